@@ -1,0 +1,191 @@
+"""One connected life of a pool: its I/O thread, its connections and its metadata."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
+from kafka.future import Future
+from kafka.net.compat import KafkaNetClient
+from kafka.net.selector import NetworkSelector
+
+from pooledkafka._logging import get_logger
+from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.leases import Leases
+from pooledkafka._wire.manager import SharedManager
+from pooledkafka.errors import PoolTimeoutError
+
+__all__ = ["Engine"]
+
+_log = get_logger("pooledkafka.connections")
+
+_LEASE_IDLE_S = 5.0
+"""How long a leased connection is kept for the next join: longer than the pauses within one rebalance."""
+
+_REFUSED = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
+"""Failures that trying again cannot mend."""
+
+
+class Engine:
+    """Owns what all clients of a pool share; a new one is made each time the pool connects.
+
+    State is touched on the I/O thread only, except where said. Methods are for the I/O thread unless they say that
+    they may be called from any other.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.net = NetworkSelector(**options)
+        self.manager = SharedManager(
+            self.net,
+            on_connection=self._watch,
+            **options,
+        )
+        self.client = KafkaNetClient(net=self.net, manager=self.manager)
+        self._leases = Leases()
+        self._owners = itertools.count(1)
+        self._stop_lock = threading.Lock()  # one stop() at a time; guards nothing else
+        self._last_failure: str | None = None  # of a connection attempt, for error messages; read by any thread
+        self._refused: Future = Future()  # fails with the first refusal that trying again cannot mend
+        # Connections that became ready, and of those the ones that ended. Read by any thread; every lane has its entry
+        # from the start, so that the dictionaries never change their size.
+        self.created = Counter(dict.fromkeys(Lane, 0))
+        self.closed = Counter(dict.fromkeys(Lane, 0))
+
+    # -- life cycle, from any thread but the I/O thread ----------------------------------------------------------------
+
+    def start(self, timeout_ms: float) -> None:
+        """Start the I/O thread and find the cluster.
+
+        Raises PoolTimeoutError naming the last cause if no broker answers in time, and at once what kafka-python
+        raised if a broker refuses the credentials. The caller stops the engine after an error.
+        """
+        self.net.start()
+        try:
+            self.net.run(self._bootstrap, timeout_ms)
+        except _REFUSED:
+            raise
+        except KafkaTimeoutError as error:
+            cause = f"the last attempt failed: {self._last_failure}" if self._last_failure else "no broker answered"
+            raise PoolTimeoutError(
+                f"could not reach the Kafka cluster at {self._addresses()} within {timeout_ms:.0f} ms; {cause}. "
+                "Check that the brokers run, that this address and port are right, and that security_protocol "
+                "is the listener's."
+            ) from error
+
+    def stop(self) -> None:
+        """Close every connection and end the I/O thread; idempotent. Requests in flight fail."""
+        with self._stop_lock:
+            if self.net._closed:
+                return
+            try:
+                self.net.run(self.manager.close)
+            except Exception as error:  # the I/O thread may have died; what it held is still closed below
+                _log.warning("could not close the connections in order", error=repr(error))
+            self.net.close()
+
+    async def _bootstrap(self, timeout_ms: float) -> None:
+        decided = Future()
+
+        def settle(_: Any) -> None:
+            if not decided.is_done:
+                decided.success(None)
+
+        bootstrapped = self.manager.bootstrap_async(timeout_ms)
+        bootstrapped.add_both(settle)
+        self._refused.add_errback(settle)
+        await decided
+        if self._refused.is_done:
+            raise self._refused.exception
+        await bootstrapped
+
+    def _addresses(self) -> str:
+        return ", ".join(f"{broker.host}:{broker.port}" for broker in self.manager.cluster.bootstrap_brokers())
+
+    def _address(self, key: LaneKey) -> str:
+        node_id = f"bootstrap-{key.number}" if key.lane is Lane.BOOTSTRAP else key.node_id
+        broker = self.manager.cluster.broker_metadata(node_id)
+        return f"{broker.host}:{broker.port}" if broker else f"broker {key.node_id}"
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    def new_owner(self) -> int:
+        """A number for a client that attaches; from any thread."""
+        return next(self._owners)
+
+    def call(self, action: Any, *args: Any) -> None:
+        """Run ``action`` on the I/O thread and wait for it, from any other; nothing happens after ``stop``."""
+        try:
+            self.net.run(action, *args)
+        except RuntimeError:
+            if not self.net._closed:
+                raise
+        except KafkaError:
+            if not self.net._stop:
+                raise
+
+    def allow_frames_of(self, size: int) -> None:
+        """Accept responses of ``size`` bytes on connections opened from now on; from any thread."""
+        self.manager.config["receive_message_max_bytes"] = max(self.manager.config["receive_message_max_bytes"], size)
+
+    async def send_leased(self, owner_leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Any:
+        """Send a request that parks on the broker on a connection of its own, and return the response.
+
+        ``owner_leases`` holds the connection while it is lent, so that the owner can close it if it goes away first.
+        """
+        key = self._leases.acquire(node_id)
+        owner_leases.add(key)
+        try:
+            return await self.manager.send_on(key, request, timeout_ms)
+        finally:
+            owner_leases.discard(key)
+            self._leases.release(key, time.monotonic())
+            if not self.net._closed:
+                self.net.call_later(_LEASE_IDLE_S, self._close_idle_leases)
+
+    def _close_idle_leases(self) -> None:
+        for key in self._leases.take_idle(time.monotonic(), _LEASE_IDLE_S):
+            self.manager.close_connection(key)
+
+    def close_connections_of(self, owner: int, leases: set[LaneKey]) -> None:
+        """Close what only ``owner`` used."""
+        own = [key for key, _ in self.manager.connections() if key.lane is Lane.FETCH and key.number == owner]
+        for key in [*own, *leases]:
+            self.manager.close_connection(key)
+
+    # -- watching connections ------------------------------------------------------------------------------------------
+
+    def _watch(self, key: LaneKey, connection: Any) -> None:
+        connection.init_future.add_callback(lambda _: self._ready(key, connection))
+        connection.init_future.add_errback(lambda error: self._failed(key, error))
+
+    def _ready(self, key: LaneKey, connection: Any) -> None:
+        self.created[key.lane] += 1
+        connection.close_future.add_both(lambda _: self.closed.update([key.lane]))
+
+    def _failed(self, key: LaneKey, error: BaseException) -> None:
+        self._last_failure = f"{self._address(key)}: {error!r}"
+        _log.info("connection failed", broker=key.node_id, lane=key.lane.value, error=repr(error))
+        if isinstance(error, _REFUSED) and not self._refused.is_done:
+            self._refused.failure(error)
+        # kafka-python resets the backoff when a connection was refused after TCP (TLS, SASL, versions), as if it had
+        # come up. It does so right after this callback, so the failure is counted in the loop's next round.
+        if key.lane is not Lane.BOOTSTRAP:
+            self.net.call_soon(lambda: self.manager.update_backoff(key))
+
+    def in_flight(self) -> int:
+        """Requests sent and not yet answered; from any thread."""
+        return sum(len(connection.in_flight_requests) for _, connection in self.manager.connections())
+
+    def open_connections(self) -> Counter[tuple[int, Lane]]:
+        """Open connections by broker and lane; from any thread."""
+        return Counter((key.node_id, key.lane) for key, conn in self.manager.connections() if conn.connected)

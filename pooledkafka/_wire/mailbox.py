@@ -1,0 +1,51 @@
+"""Hands what happened on the I/O thread to the thread that waits for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["Mailbox"]
+
+_LONGEST_WAIT_S = 3600.0  # kafka-python asks to wait for ever with infinity, which no condition takes
+
+
+class Mailbox:
+    """A queue of callbacks that one thread runs and any thread fills; ``wakeup`` ends a wait without one.
+
+    A wakeup that comes while nobody waits is kept for the next wait, as the byte in a self-pipe would be.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._items: deque[Callable[[], None]] = deque()  # guarded by _changed
+        self._woken = False  # guarded by _changed
+
+    def put(self, callback: Callable[[], None]) -> None:
+        """Queue a callback; from any thread."""
+        with self._changed:
+            self._items.append(callback)
+            self._changed.notify()
+
+    def wakeup(self) -> None:
+        """End the current wait, or the next one; from any thread."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
+    def run_pending(self, timeout_s: float | None) -> None:
+        """Wait up to ``timeout_s`` (None: until something comes), then run the callbacks, outside the lock."""
+        wait_s = _LONGEST_WAIT_S if timeout_s is None else min(timeout_s, _LONGEST_WAIT_S)
+        deadline = time.monotonic() + wait_s
+        with self._changed:
+            while not self._items and not self._woken:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                self._changed.wait(remaining)
+            self._woken = False
+            items, self._items = self._items, deque()
+        for callback in items:
+            callback()

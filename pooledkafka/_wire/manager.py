@@ -1,0 +1,149 @@
+"""kafka-python's connection manager, with a connection per broker *and lane* in place of one per node id."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kafka.errors import NodeNotReadyError, UnknownBrokerIdError
+from kafka.future import Future
+from kafka.net.manager import KafkaConnectionManager
+
+from pooledkafka._wire.cluster import SharedCluster
+from pooledkafka._wire.lanes import Lane, LaneKey
+
+__all__ = ["SharedManager"]
+
+# A shared lane pipelines the requests of many clients; each client keeps its own limit (see facade.py). kafka-python's
+# limit of a connection would fail the sends of whoever comes sixth.
+_UNLIMITED = 2**31
+
+
+class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
+    """The connections of a pool, all used on its I/O thread.
+
+    Connections are keyed by ``LaneKey``; kafka-python's own backoff, idle closing and authentication then work per
+    lane. Only the reconnect backoff is counted per broker, so that the lanes of a broker that is down do not each try.
+
+    ``on_connection(key, connection)`` is called on the I/O thread for each connection that is opened.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        *,
+        allow_auto_create_topics: bool,
+        on_connection: Callable[[LaneKey, Any], None],
+        **config: Any,
+    ) -> None:
+        config["max_in_flight_requests_per_connection"] = _UNLIMITED
+        super().__init__(net, **config)
+        self.cluster = SharedCluster(
+            bootstrap_servers=self.config["bootstrap_servers"],
+            metadata_max_age_ms=self.config["metadata_max_age_ms"],
+            client_dns_lookup=self.config["client_dns_lookup"],
+            allow_auto_create_topics=allow_auto_create_topics,
+        )
+        self.cluster.attach(self)
+        self._on_connection = on_connection
+
+    def connection(self, key: Any) -> Any | None:
+        """The connection under ``key`` as it is now, whatever its state."""
+        return self._conns.get(key)
+
+    def connections(self) -> list[tuple[LaneKey, Any]]:
+        """All connections as they are now; safe from any thread."""
+        return [(as_lane_key(key), connection) for key, connection in list(self._conns.items())]
+
+    def get_connection(self, node_id: Any, **options: Any) -> Any:
+        """The connection under ``node_id``, opened if need be; raises NodeNotReadyError during the backoff.
+
+        A connection that is up stays usable while the broker refuses new ones.
+        """
+        known = self._conns.get(node_id)
+        if known is not None and known.connected:
+            return known
+        connection = super().get_connection(node_id, **options)
+        if connection is not known:
+            self._on_connection(as_lane_key(node_id), connection)
+        return connection
+
+    def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:
+        """Send on the control lane: the pool's own metadata requests, and those of ``pool.client``."""
+        node_id = self.least_loaded_node() if node_id is None else node_id
+        if not self.cluster.is_bootstrap(node_id) and not isinstance(node_id, LaneKey):
+            node_id = LaneKey(node_id, Lane.CONTROL)
+        return self.send_on(node_id, request, request_timeout_ms)
+
+    def send_on(self, key: Any, request: Any, request_timeout_ms: float | None = None) -> Future:
+        """Send ``request`` on the connection under ``key``; on the I/O thread only.
+
+        While a lane is throttled or its socket's buffer is full, the request waits its turn in the connection's
+        buffer; kafka-python would fail it, which is right for one client's own connection and wrong for a shared one.
+        """
+        try:
+            connection = self.get_connection(key)
+        except (NodeNotReadyError, UnknownBrokerIdError) as error:
+            return Future().failure(error)
+        if not (connection.connected and connection.paused) or connection._reauth.is_reauthenticating:
+            return connection.send_request(request, request_timeout_ms=request_timeout_ms)
+        timeout_at = connection._timeout_at(timeout_ms=request_timeout_ms)
+        return connection._send_request(request, future=Future(), timeout_at=timeout_at)
+
+    def close_connection(self, key: LaneKey) -> None:
+        """Close one connection on purpose; on the I/O thread only."""
+        connection = self._conns.get(key)
+        if connection is not None:
+            connection.close()
+
+    def least_loaded_node(self) -> int | None:
+        """A broker whose control lane is idle, else the one with the fewest requests waiting for an answer."""
+        candidates: list[tuple[int, int]] = []
+        nodes = [broker.node_id for broker in self.cluster.brokers()]
+        random.shuffle(nodes)
+        for node_id in nodes:
+            key = LaneKey(node_id, Lane.CONTROL)
+            connection = self._conns.get(key)
+            if connection is not None and connection.connected:
+                if connection.paused:
+                    continue
+                if not connection.in_flight_requests:
+                    return int(node_id)
+            elif self.connection_delay(key) > 0:
+                continue
+            waiting = len(connection.in_flight_requests) if connection is not None else 0
+            candidates.append((waiting, node_id))
+        return min(candidates, default=(0, None), key=lambda candidate: candidate[0])[1]
+
+    # -- reconnect backoff, per broker ---------------------------------------------------------------------------------
+
+    def update_backoff(self, node_id: Any) -> float:
+        broker = _broker_of(node_id)
+        failures, until, _ = self._backoff.get(broker, (0, 0, 0))
+        if failures and until > time.monotonic():
+            return float((until - time.monotonic()) * 1000)  # another lane of the broker failed in the same outage
+        return float(super().update_backoff(broker))
+
+    def reset_backoff(self, node_id: Any) -> None:
+        super().reset_backoff(_broker_of(node_id))
+
+    def connection_delay(self, node_id: Any) -> float:
+        """Seconds until a connection may be tried; 0 where one is up."""
+        connection = self._conns.get(node_id)
+        if connection is not None and connection.connected:
+            return 0
+        return float(super().connection_delay(_broker_of(node_id)))
+
+    def socket_connection_setup_timeout_ms(self, node_id: Any) -> float:
+        return float(super().socket_connection_setup_timeout_ms(_broker_of(node_id)))
+
+
+def as_lane_key(key: Any) -> LaneKey:
+    """kafka-python names its bootstrap connections ``bootstrap-0`` and so on; all others are ours."""
+    return key if isinstance(key, LaneKey) else LaneKey(-1, Lane.BOOTSTRAP, int(str(key).rpartition("-")[2]))
+
+
+def _broker_of(key: Any) -> Any:
+    return key.node_id if isinstance(key, LaneKey) else key

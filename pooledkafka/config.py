@@ -1,0 +1,85 @@
+"""Which options belong to the pool, to a consumer and to a producer, and what to say about the rest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.net.manager import KafkaConnectionManager
+
+from pooledkafka.errors import ConfigurationError
+
+__all__ = ["check_sizes", "client_options", "pool_options"]
+
+_PER_CLIENT = {"request_timeout_ms", "max_in_flight_requests_per_connection", "metrics", "metric_group_prefix"}
+"""Options of kafka-python's connections that each pooled client keeps for itself."""
+
+CONNECTION_OPTIONS = frozenset(
+    set(KafkaConnectionManager.DEFAULT_CONFIG) - _PER_CLIENT
+    | {"bootstrap_timeout_ms", "selector", "socks5_proxy", "allow_auto_create_topics"}
+)
+"""What all clients of a pool share: where it connects, as whom, how, and what it asks the cluster for."""
+
+CONSUMER_OPTIONS = frozenset(KafkaConsumer.DEFAULT_CONFIG) - {"kafka_client"}
+PRODUCER_OPTIONS = frozenset(KafkaProducer.DEFAULT_CONFIG) - {"kafka_client"}
+
+_DEFAULTS: dict[str, Any] = {
+    **{name: KafkaConnectionManager.DEFAULT_CONFIG.get(name) for name in CONNECTION_OPTIONS},
+    # where kafka-python's clients and its connection manager differ, the clients' defaults are what users know
+    **{name: KafkaConsumer.DEFAULT_CONFIG[name] for name in CONNECTION_OPTIONS & CONSUMER_OPTIONS},
+    "allow_auto_create_topics": True,
+    "bootstrap_timeout_ms": 30_000,
+}
+
+_SECRETS = frozenset({"sasl_plain_password", "ssl_password", "sasl_oauth_token_provider"})
+
+
+def pool_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete options of a pool; raises ConfigurationError for one that is unknown or cannot work."""
+    _refuse_unknown(given, CONNECTION_OPTIONS, "a connection pool")
+    check_sizes(given)
+    return {**_DEFAULTS, **given}
+
+
+def client_options(
+    given: Mapping[str, Any], known: Collection[str], what: str, pool: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options to give to kafka-python's client: its own, and the pool's.
+
+    Raises ConfigurationError for an option that is unknown, or that contradicts the pool's connection or security.
+    """
+    _refuse_unknown(given, known, what)
+    check_sizes(given)
+    for name in sorted(CONNECTION_OPTIONS & set(given)):
+        if given[name] != pool[name]:
+            raise ConfigurationError(
+                f"{name}={_shown(name, given[name])} was given to {what}, but its connection pool has "
+                f"{name}={_shown(name, pool[name])}. All clients of a pool share its connections: leave the option "
+                "out, or use a pool that has this value."
+            )
+    return {**given, **{name: pool[name] for name in CONNECTION_OPTIONS & set(known)}}
+
+
+def check_sizes(options: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for a size, time or count that is not a number of zero or more."""
+    for name, value in options.items():
+        if not name.endswith(("_ms", "_bytes", "_size", "_records", "_requests", "_per_connection")) or value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigurationError(f"{name} must be a number, not {value!r}")
+        # kafka-python's own way to say "no limit" or "never" for these two
+        if value < 0 and not (value == -1 and name in ("consumer_timeout_ms", "linger_ms")):
+            raise ConfigurationError(f"{name} must not be negative, but is {value!r}")
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], what: str) -> None:
+    for name in sorted(set(given) - set(known)):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]}?" if near else "See kafka-python's documentation for the names."
+        raise ConfigurationError(f"{name} is not an option of {what}. {hint}")
+
+
+def _shown(name: str, value: Any) -> str:
+    return "<hidden>" if name in _SECRETS else repr(value)

@@ -1,0 +1,318 @@
+"""A consumer over a shared pool."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from pooledkafka._wire import Interrupted, WiredConsumer
+from pooledkafka.config import CONNECTION_OPTIONS, CONSUMER_OPTIONS, client_options
+from pooledkafka.errors import ConcurrentUseError, PoolClosedError, PoolTimeoutError
+from pooledkafka.pool import ConnectionPool
+
+__all__ = ["Consumer"]
+
+
+class Consumer:
+    """A Kafka consumer whose connections are the pool's; its methods are ``KafkaConsumer``'s.
+
+    Args:
+        topics: what to subscribe to; optional, as in kafka-python.
+        connection_pool: the pool to share. None: a private pool, made from the connection options given here and
+            closed with this consumer.
+        options: kafka-python's consumer options (``group_id``, ``auto_offset_reset``, ``value_deserializer``, ...),
+            with its names, defaults and meaning. Connection and security options belong to the pool.
+
+    For one thread at a time: used by two at once, it raises ConcurrentUseError. ``close``, ``wakeup``, ``connect`` and
+    ``disconnect`` may be called from any thread. Nothing connects until the first use.
+
+    Rebalance listeners and ``default_offset_commit_callback`` run where kafka-python runs them: synchronous rebalance
+    listeners on the pool's I/O thread, where a slow one delays every client, and commit callbacks in ``poll``.
+
+    Raises:
+        ConfigurationError: an option is unknown, cannot work, or contradicts the pool's.
+
+    Example:
+        >>> with Consumer("orders", group_id="billing", connection_pool=pool) as consumer:
+        ...     for record in consumer:
+        ...         handle(record.value)
+    """
+
+    kind = "consumer"
+
+    def __init__(self, *topics: str, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
+        self._private_pool: ConnectionPool | None = None
+        if connection_pool is None:
+            connection = {name: value for name, value in options.items() if name in CONNECTION_OPTIONS}
+            options = {name: value for name, value in options.items() if name not in CONNECTION_OPTIONS}
+            connection_pool = self._private_pool = ConnectionPool(**connection)
+        self._pool = connection_pool
+        self._options = client_options(options, CONSUMER_OPTIONS, "a consumer", connection_pool.options)
+        # Lock order: _use, then the pool's. _use is held by the thread that uses the consumer and guards the fields
+        # below it, but for _closed, which any thread sets, once.
+        self._use = threading.Lock()
+        self._user: int | None = None  # the thread that holds _use
+        self._wired: WiredConsumer | None = None
+        self._resubscribe: Callable[[Any], None] | None = None  # what to do with a KafkaConsumer that was just made
+        self._closed = False
+        if topics:
+            self._resubscribe = lambda kafka: kafka.subscribe(topics)
+
+    # -- life cycle ----------------------------------------------------------------------------------------------------
+
+    def connect(self, timeout_ms: float | None = None) -> None:
+        """Connect the complete pool; see ``ConnectionPool.connect``."""
+        self._check_open()
+        self._pool.connect(timeout_ms)
+
+    def disconnect(self, timeout_ms: float = 30_000) -> None:
+        """Disconnect the complete pool, and with it every client that shares it; see ``ConnectionPool.disconnect``."""
+        self._pool.disconnect(timeout_ms)
+
+    def close(self, autocommit: bool = True, timeout_ms: float = 30_000) -> None:
+        """Commit where auto-commit is on, leave the group and detach; the pool and its other clients go on.
+
+        From any thread; a poll in another one returns. Idempotent.
+
+        Args:
+            autocommit: commit what was consumed, if the consumer has auto-commit enabled.
+            timeout_ms: milliseconds for all of that.
+
+        Raises:
+            PoolTimeoutError: a call in another thread did not end in time; the consumer is closed, but still attached.
+        """
+        self._closed = True
+        self._pool._forget(self)
+        try:
+            self._end(autocommit, timeout_ms)
+        finally:
+            if self._private_pool is not None:
+                self._private_pool.disconnect(timeout_ms)
+
+    def _detach(self, timeout_ms: float) -> int:
+        self._end(True, timeout_ms)
+        return 0
+
+    def _end(self, autocommit: bool, timeout_ms: float) -> None:
+        deadline = time.monotonic() + timeout_ms / 1000
+        within_own_call = self._user == threading.get_ident()
+        if not within_own_call:
+            # A poll in another thread holds _use. It may have just passed the point where an interrupt takes effect
+            # and wait again, so it is interrupted until it lets go.
+            while not self._use.acquire(timeout=0.05):
+                if time.monotonic() >= deadline:
+                    raise PoolTimeoutError(
+                        f"the consumer could not be ended within {timeout_ms:.0f} ms, because another thread is in a "
+                        "call of it that did not return"
+                    )
+                if self._wired is not None:
+                    self._wired.interrupt()
+        try:
+            wired, self._wired = self._wired, None
+            if wired is not None:
+                wired.close(autocommit=autocommit, timeout_ms=max(0.0, deadline - time.monotonic()) * 1000)
+        finally:
+            if not within_own_call:
+                self._use.release()
+
+    def wakeup(self) -> None:
+        """Make a ``poll`` that waits now, or the next one, return without records; from any thread."""
+        wired = self._wired
+        if wired is not None:
+            wired.interrupt()
+
+    def __enter__(self) -> Consumer:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- one thread at a time ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _using(self) -> Iterator[WiredConsumer]:
+        if self._user == threading.get_ident():  # from a callback within a call of the same thread
+            yield self._opened()
+            return
+        if not self._use.acquire(blocking=False):
+            raise ConcurrentUseError(
+                "the consumer is being used by another thread. A consumer is for one thread at a time: give each "
+                "thread its own (they share the pool's connections), or use a lock around all its calls."
+            )
+        self._user = threading.get_ident()
+        try:
+            yield self._opened()
+        finally:
+            self._user = None
+            self._use.release()
+
+    def _opened(self) -> WiredConsumer:
+        self._check_open()
+        if self._wired is None:
+            wired = WiredConsumer(self._pool._attach(self), self._options)
+            if self._resubscribe is not None:
+                self._resubscribe(wired.kafka)
+            self._wired = wired
+        return self._wired
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolClosedError("the consumer is closed; make a new one")
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        with self._using() as wired:
+            return getattr(wired.kafka, method)(*args, **kwargs)
+
+    # -- subscribing ---------------------------------------------------------------------------------------------------
+
+    def subscribe(self, topics: Any = (), pattern: str | None = None, listener: Any = None) -> None:
+        """Subscribe to topics, or to all that match a pattern; see ``KafkaConsumer.subscribe``."""
+        self._call("subscribe", topics=topics, pattern=pattern, listener=listener)
+        self._resubscribe = lambda kafka: kafka.subscribe(topics=topics, pattern=pattern, listener=listener)
+
+    def unsubscribe(self) -> None:
+        """Leave all topics and partitions."""
+        self._call("unsubscribe")
+        self._resubscribe = None
+
+    def assign(self, partitions: Any) -> None:
+        """Read these partitions, without a group's coordination."""
+        self._call("assign", partitions)
+        self._resubscribe = lambda kafka: kafka.assign(partitions)
+
+    def assignment(self) -> set[TopicPartition]:
+        """The partitions that this consumer has now."""
+        return set(self._call("assignment"))
+
+    def subscription(self) -> set[str] | None:
+        """The topics subscribed to, or None."""
+        topics = self._call("subscription")
+        return None if topics is None else set(topics)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def poll(self, timeout_ms: float = 0, max_records: int | None = None) -> dict[TopicPartition, list[Any]]:
+        """Records of the assigned partitions, by partition; empty after ``timeout_ms`` milliseconds or a wakeup.
+
+        Raises:
+            ConcurrentUseError: another thread uses this consumer now.
+            PoolClosedError: the consumer is closed, or its pool disconnected.
+        """
+        with self._using() as wired:
+            try:
+                records: dict[TopicPartition, list[Any]] = wired.polling(
+                    wired.kafka.poll, timeout_ms=timeout_ms, max_records=max_records
+                )
+            except Interrupted:
+                return {}
+            return records
+
+    def __iter__(self) -> Consumer:
+        return self
+
+    def __next__(self) -> Any:
+        """The next record; ends when the consumer is closed, or after ``consumer_timeout_ms`` without one."""
+        while not self._closed:
+            with self._using() as wired:
+                try:
+                    return wired.polling(next, wired.kafka)
+                except Interrupted:
+                    continue
+        raise StopIteration
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read ``partition`` from ``offset`` on."""
+        self._call("seek", partition, offset)
+
+    def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        """Read from the first offset there is."""
+        self._call("seek_to_beginning", *partitions)
+
+    def seek_to_end(self, *partitions: TopicPartition) -> None:
+        """Read only what comes from now on."""
+        self._call("seek_to_end", *partitions)
+
+    def position(self, partition: TopicPartition, timeout_ms: float | None = None) -> int | None:
+        """The offset of the next record that will be returned."""
+        offset: int | None = self._call("position", partition, timeout_ms=timeout_ms)
+        return offset
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Return no records of these partitions until ``resume``."""
+        self._call("pause", *partitions)
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Undo ``pause``."""
+        self._call("resume", *partitions)
+
+    def paused(self) -> set[TopicPartition]:
+        """The partitions that are paused."""
+        return set(self._call("paused"))
+
+    # -- offsets -------------------------------------------------------------------------------------------------------
+
+    def commit(
+        self, offsets: dict[TopicPartition, OffsetAndMetadata] | None = None, timeout_ms: float | None = None
+    ) -> None:
+        """Commit ``offsets``, or all that was returned, and wait for it."""
+        self._call("commit", offsets, timeout_ms=timeout_ms)
+
+    def commit_async(
+        self,
+        offsets: dict[TopicPartition, OffsetAndMetadata] | None = None,
+        callback: Callable[[Any, Any], None] | None = None,
+    ) -> Any:
+        """Commit without waiting; ``callback(offsets, response_or_error)`` runs in a later ``poll``."""
+        return self._call("commit_async", offsets, callback)
+
+    def committed(self, partition: TopicPartition, metadata: bool = False, timeout_ms: float | None = None) -> Any:
+        """The group's last committed offset, or None."""
+        return self._call("committed", partition, metadata=metadata, timeout_ms=timeout_ms)
+
+    def highwater(self, partition: TopicPartition) -> int | None:
+        """The high watermark of the last fetch, or None."""
+        offset: int | None = self._call("highwater", partition)
+        return offset
+
+    def offsets_for_times(self, timestamps: dict[TopicPartition, int]) -> Any:
+        """The first offset at or after each timestamp, in milliseconds since 1970."""
+        return self._call("offsets_for_times", timestamps)
+
+    def beginning_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
+        """The first offset of each partition."""
+        return dict(self._call("beginning_offsets", partitions))
+
+    def end_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
+        """The offset after the last record of each partition."""
+        return dict(self._call("end_offsets", partitions))
+
+    def group_metadata(self) -> Any:
+        """The group's generation and member id, for ``send_offsets_to_transaction``."""
+        return self._call("group_metadata")
+
+    # -- the cluster ---------------------------------------------------------------------------------------------------
+
+    def topics(self) -> set[str]:
+        """All topics that this client may see."""
+        return set(self._call("topics"))
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        """The partitions of ``topic``, or None where it does not exist."""
+        partitions = self._call("partitions_for_topic", topic)
+        return None if partitions is None else set(partitions)
+
+    def metrics(self, raw: bool = False) -> Any:
+        """kafka-python's metrics of this consumer."""
+        return self._call("metrics", raw)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "attached" if self._wired is not None else "not attached"
+        return f"<Consumer group_id={self._options.get('group_id')!r} [{state}] of {self._pool!r}>"

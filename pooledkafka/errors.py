@@ -1,0 +1,36 @@
+"""The errors that pooledkafka itself raises.
+
+All derive from kafka-python's ``KafkaError``, so one ``except KafkaError`` still catches everything.
+"""
+
+from __future__ import annotations
+
+from kafka.errors import KafkaConfigurationError, KafkaError, KafkaTimeoutError
+
+__all__ = [
+    "ConcurrentUseError",
+    "ConfigurationError",
+    "PoolClosedError",
+    "PoolError",
+    "PoolTimeoutError",
+]
+
+
+class PoolError(KafkaError):  # type: ignore[misc]
+    """Base of all errors of the pool itself."""
+
+
+class PoolClosedError(PoolError):
+    """The client, or the pool under it, was closed or disconnected."""
+
+
+class PoolTimeoutError(PoolError, KafkaTimeoutError):  # type: ignore[misc]
+    """Something did not finish within its timeout; the message says what, and the last cause that was seen."""
+
+
+class ConfigurationError(PoolError, KafkaConfigurationError, ValueError):  # type: ignore[misc]
+    """An option is unknown, has a value that cannot work, or contradicts the pool's."""
+
+
+class ConcurrentUseError(PoolError):
+    """A consumer was used by two threads at once. kafka-python's consumer is not thread-safe, and neither is ours."""

@@ -1,0 +1,68 @@
+"""The settings of a cluster, from which pools and clients are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pooledkafka.config import pool_options
+from pooledkafka.consumer import Consumer
+from pooledkafka.pool import ConnectionPool
+from pooledkafka.producer import Producer
+
+__all__ = ["Kafka"]
+
+
+class Kafka:
+    """Where a Kafka cluster is, and how to log in to it.
+
+    Args:
+        options: kafka-python's connection and security options (``bootstrap_servers``, ``client_id``,
+            ``security_protocol``, ...), with its names, defaults and meaning.
+
+    Connects to nothing. Thread-safe.
+
+    Raises:
+        ConfigurationError: an option is unknown, or has a value that cannot work.
+
+    Example:
+        >>> kafka = Kafka(bootstrap_servers="localhost:9092", client_id="shop")
+        >>> pool = kafka.connection_pool()
+        >>> consumer = kafka.consumer("orders", group_id="billing", connection_pool=pool)
+        >>> producer = kafka.producer(connection_pool=pool)
+    """
+
+    def __init__(self, **options: Any) -> None:
+        pool_options(options)
+        self._options = options
+
+    def connection_pool(
+        self,
+        *,
+        metadata_max_age_ms: int = 300_000,
+        allow_auto_create_topics: bool = True,
+        max_in_flight_requests: int | None = None,
+    ) -> ConnectionPool:
+        """A pool for this cluster; see ``ConnectionPool`` for its options."""
+        options: dict[str, Any] = {
+            **self._options,
+            "metadata_max_age_ms": metadata_max_age_ms,
+            "allow_auto_create_topics": allow_auto_create_topics,
+        }
+        return ConnectionPool(max_in_flight_requests=max_in_flight_requests, **options)
+
+    def consumer(self, *topics: str, connection_pool: ConnectionPool | None = None, **options: Any) -> Consumer:
+        """A consumer of this cluster, over ``connection_pool``, or with a private one; see ``Consumer``."""
+        return Consumer(*topics, connection_pool=connection_pool, **self._with_connection(connection_pool, options))
+
+    def producer(self, *, connection_pool: ConnectionPool | None = None, **options: Any) -> Producer:
+        """A producer to this cluster, over ``connection_pool``, or with a private one; see ``Producer``."""
+        return Producer(connection_pool=connection_pool, **self._with_connection(connection_pool, options))
+
+    def _with_connection(self, pool: ConnectionPool | None, options: dict[str, Any]) -> dict[str, Any]:
+        # With a pool, its own options hold; checking ours against them would only catch a pool of another cluster,
+        # which the user has just chosen.
+        return options if pool is not None else {**self._options, **options}
+
+    def __repr__(self) -> str:
+        shown = {name: self._options[name] for name in ("bootstrap_servers", "client_id") if name in self._options}
+        return f"Kafka({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
