@@ -133,6 +133,7 @@ def _exclusively() -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough where a fork has the descriptor, too
         os.close(descriptor)
 
 

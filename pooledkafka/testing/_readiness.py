@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from kafka.errors import KafkaError
 from kafka.protocol.metadata import MetadataRequest
@@ -24,7 +24,6 @@ _ANSWER_TIMEOUT_S = 2.0
 _PAUSE_S = 0.1
 # Of Kafka 2.4 to 4.x: the brokers in its answer are those that are registered and not fenced.
 _METADATA_VERSION = 9
-_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)

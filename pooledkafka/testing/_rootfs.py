@@ -79,9 +79,9 @@ def _add_libraries(rootfs: Path, binaries: list[Path]) -> None:
     words = _run("ldd", *map(str, binaries)).split()
     libraries = {Path(word) for word in words if word.startswith("/") and not word.startswith(str(rootfs))}
     # Before 2.34 the C library loads these by name to resolve hosts; ldd does not show them.
-    resolvers = ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")
-    libc = next(library for library in libraries if library.name.startswith("libc."))
-    libraries.update(path for name in resolvers if (path := libc.with_name(name)).exists())
+    for libc in [library for library in libraries if library.name == "libc.so.6"]:
+        resolvers = [libc.with_name(name) for name in ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")]
+        libraries.update(path for path in resolvers if path.exists())
     for library in libraries:
         target = rootfs / library.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,7 @@ def _run(*command: str) -> str:
     try:
         done = subprocess.run(
             command,
+            check=False,
             capture_output=True,
             text=True,
             errors="replace",

@@ -50,22 +50,22 @@ def test_no_address_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_the_daemon_refuses_is_told_in_its_own_words() -> None:
-    with pytest.raises(ClusterError, match="^Docker could not pause broker 2: it is not running$") as error:
-        with translated_errors("pause broker 2"):
-            raise APIError("409 Client Error", explanation="it is not running")
+    with pytest.raises(ClusterError) as error, translated_errors("pause broker 2"):
+        raise APIError("409 Client Error", explanation="it is not running")
+    assert str(error.value) == "Docker could not pause broker 2: it is not running"
     assert not isinstance(error.value, DockerUnavailableError)
-    with pytest.raises(ClusterError, match="Docker could not pause broker 2: 409 Client Error"):
-        with translated_errors("pause broker 2"):
-            raise APIError("409 Client Error")
+    with (
+        pytest.raises(ClusterError, match="Docker could not pause broker 2: 409 Client Error"),
+        translated_errors("pause broker 2"),
+    ):
+        raise APIError("409 Client Error")
 
 
 @pytest.mark.parametrize("error", [requests.ConnectionError("reset"), DockerException("reset")])
 def test_a_daemon_that_stops_answering(error: Exception) -> None:
-    with pytest.raises(
-        DockerUnavailableError, match=r"the Docker daemon stopped answering while asked to pause broker 2 \(reset\)"
-    ):
-        with translated_errors("pause broker 2"):
-            raise error
+    message = r"the Docker daemon stopped answering while asked to pause broker 2 \(reset\)"
+    with pytest.raises(DockerUnavailableError, match=message), translated_errors("pause broker 2"):
+        raise error
 
 
 def test_other_errors_pass() -> None:

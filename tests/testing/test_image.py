@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import os
+import platform
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -76,7 +79,7 @@ def test_a_java_that_is_new_enough(tool: Tool, version: str) -> None:
 
 
 def test_not_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rootfs.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
     assert rootfs.missing_tools() == "it is built from Linux libraries, and this is Darwin"
 
 
@@ -86,7 +89,8 @@ def test_a_tool_that_fails_is_quoted(tool: Tool, tmp_path: Path) -> None:
     tool("mvn", "echo cannot resolve kafka; echo no route >&2; exit 4")
     java = tmp_path / "rootfs" / "opt" / "java" / "openjdk"
     tool("jlink", f"/bin/mkdir -p {java}/bin {java}/lib; /bin/cp /bin/true {java}/bin/java")
-    tool("ldd", "echo /lib64/libc.so.6")
+    (tmp_path / "libc.so.6").touch()
+    tool("ldd", f"echo 'libc.so.6 => {tmp_path}/libc.so.6 (0x1)'")
     with pytest.raises(
         ImageBuildError, match=r"mvn failed with status 4: mvn --batch-mode(.|\n)*\ncannot resolve kafka\nno route$"
     ):
@@ -98,20 +102,27 @@ def test_a_tool_that_hangs_is_ended(tool: Tool, monkeypatch: pytest.MonkeyPatch)
     for name in ("mvn", "ldd", "busybox"):
         tool(name, "exit 0")
     monkeypatch.setattr(rootfs, "_COMMAND_TIMEOUT_S", 0.1)
-    with pytest.raises(ImageBuildError, match="jlink did not end within 0.1 s: jlink --version"):
+    with pytest.raises(ImageBuildError, match=r"jlink did not end within 0\.1 s: jlink --version"):
         rootfs.missing_tools()
 
 
-def test_one_process_at_a_time_holds_the_recipe() -> None:
-    read, write = os.pipe()
-    with image._exclusively():
-        child = os.fork()
-        if child == 0:
-            with image._exclusively():
-                os.write(write, b"second")
-            os._exit(0)
-        os.write(write, b"first,")
-    os.waitpid(child, 0)
-    assert os.read(read, 100) == b"first,second"
-    os.close(read)
-    os.close(write)
+def test_one_process_at_a_time_holds_the_recipe(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    program = f"""
+from pathlib import Path
+from pooledkafka.testing import _image
+print("started", flush=True)
+with _image._exclusively(), open({str(order)!r}, "a") as order:
+    order.write("second")
+"""
+    with ExitStack() as lock:
+        lock.enter_context(image._exclusively())
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"started\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+            order.write_text("first,")
+            lock.close()
+            assert process.wait(30) == 0
+    assert order.read_text() == "first,second"

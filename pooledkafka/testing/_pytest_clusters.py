@@ -1,0 +1,143 @@
+"""The clusters behind the pytest fixtures: opened and lent, or the reason why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, NoReturn
+
+import pytest
+
+from .._logging import get_logger
+from ._cluster import Cluster, KafkaCluster
+from ._errors import (
+    ClusterError,
+    DockerUnavailableError,
+    ImageBuildError,
+    ImageNotFoundError,
+    UnhealthyClusterError,
+)
+from ._external import ExternalCluster
+from ._pytest_topics import TopicFactory
+
+_REQUIRE_DOCKER = "POOLEDKAFKA_REQUIRE_DOCKER"
+_LOG_LINES = 40
+
+_log = get_logger(__name__)
+
+
+@contextmanager
+def shared_cluster(config: pytest.Config) -> Iterator[Cluster]:
+    """The cluster of the session: the running one that the environment names, else one in Docker."""
+    try:
+        external = ExternalCluster.from_environment()
+    except ValueError as error:
+        pytest.fail(f"POOLEDKAFKA_BOOTSTRAP: {error}", pytrace=False)
+    brokers = int(config.getoption("--kafka-brokers") or config.getini("kafka_brokers"))
+    cluster = external or KafkaCluster(brokers, image=_image(config))
+    _open(cluster)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+class FaultClusters:
+    """Lends the tests of one module a cluster to make fail. For one thread.
+
+    It keeps one at a time: the last one, for the next test that wants the same. A context manager that closes it.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Nothing is started yet."""
+        self._config = config
+        self._kept: KafkaCluster | None = None
+        self._kept_options: Mapping[str, Any] = {}
+
+    def __enter__(self) -> FaultClusters:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()
+
+    @contextmanager
+    def lend(self, marker: pytest.Mark | None) -> Iterator[KafkaCluster]:
+        """A healthy cluster with the options in the marker; afterwards undo what was done to its brokers."""
+        options: dict[str, Any] = {"brokers": 3, "image": _image(self._config)}
+        if marker is not None:
+            if marker.args:
+                pytest.fail(
+                    f"the marker kafka_faults has {marker.args!r}; it takes only keyword arguments", pytrace=False
+                )
+            options.update(marker.kwargs)
+        if self._kept is None or options != self._kept_options or not self._has_recovered(self._kept):
+            self._close()
+            self._kept, self._kept_options = self._start(options), options
+        cluster = self._kept
+        try:
+            yield cluster
+        finally:
+            _undo_faults(cluster)
+
+    def _start(self, options: dict[str, Any]) -> KafkaCluster:
+        try:
+            cluster = KafkaCluster(**options)
+        except (TypeError, ValueError) as error:
+            pytest.fail(f"the marker kafka_faults has wrong options: {error}", pytrace=False)
+        _open(cluster)
+        return cluster
+
+    def _has_recovered(self, cluster: KafkaCluster) -> bool:
+        try:
+            cluster.wait_until_healthy()
+        except UnhealthyClusterError as error:
+            _log.warning("a cluster did not recover from the last test's faults; starting another", problem=str(error))
+            return False
+        return True
+
+    def _close(self) -> None:
+        if self._kept is not None:
+            cluster, self._kept = self._kept, None
+            cluster.close()
+
+
+def broker_logs(fixtures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Title and text of a report section for each broker in Docker behind the values of a test's fixtures."""
+    values = [value.cluster if isinstance(value, TopicFactory) else value for value in fixtures.values()]
+    for cluster in {id(value): value for value in values if isinstance(value, KafkaCluster)}.values():
+        for node_id in cluster.node_ids:
+            with suppress(ClusterError):  # it is closed already, or Docker is gone: nothing to show
+                yield f"last lines of Kafka broker {node_id} of {cluster!r}", cluster.logs(node_id, tail=_LOG_LINES)
+
+
+def _image(config: pytest.Config) -> str | None:
+    image = config.getoption("--kafka-image") or os.environ.get("KAFKA_IMAGE") or config.getini("kafka_image")
+    return str(image) if image else None
+
+
+def _open(cluster: Cluster) -> None:
+    """Open it; skip the test where this machine cannot have it, and fail it where it ought to."""
+    try:
+        cluster.open()
+    except (DockerUnavailableError, ImageNotFoundError, ImageBuildError) as error:
+        _unavailable(error)
+    except ClusterError as error:
+        pytest.fail(f"{cluster!r} could not be opened: {error}", pytrace=False)
+
+
+def _unavailable(error: ClusterError) -> NoReturn:
+    if os.environ.get(_REQUIRE_DOCKER) == "1":
+        pytest.fail(f"{_REQUIRE_DOCKER}=1, but no Kafka cluster can be started: {error}", pytrace=False)
+    pytest.skip(f"no Kafka cluster can be started: {error}")
+
+
+def _undo_faults(cluster: KafkaCluster) -> None:
+    # Which faults are in force only Docker knows. It refuses to resume what is not paused and to heal what does not run.
+    for node_id in cluster.node_ids:
+        for undo in (cluster.resume, cluster.start, cluster.heal):
+            with suppress(ClusterError):
+                undo(node_id)
