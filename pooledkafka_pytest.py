@@ -14,7 +14,7 @@ Where no cluster can be started, tests that use them are skipped with the cause 
 POOLEDKAFKA_REQUIRE_DOCKER=1 they fail. Under pytest-xdist each worker has clusters of its own.
 
 pytest loads this module in every run, wherever pooledkafka is installed. So it lies outside the package, whose import
-brings kafka-python with it (0.2 s, and lines that ran before coverage was measured), and imports when a fixture is used.
+takes 0.2 s and would run before coverage is measured, and it imports the package when a fixture is used.
 """
 
 from __future__ import annotations

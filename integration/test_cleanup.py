@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,9 +71,6 @@ class Owner:
 
     def wait_until_open(self) -> str:
         """Wait until it says so, and return its bootstrap servers."""
-        return self._line()
-
-    def _line(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
@@ -102,9 +100,10 @@ def program(then: str = "pass") -> tuple[str, str]:
     return "-c", PROGRAM.format(then=then.strip())
 
 
-def wait_until_there(label: str, what: str) -> None:
-    while not any(remain.startswith(what) for remain in remains_of(label)):
-        pass
+def wait_for_a_container(label: str) -> None:
+    deadline = time.monotonic() + 60
+    while not any(remain.startswith("container") for remain in remains_of(label)):
+        assert time.monotonic() < deadline, "no container was made"
 
 
 def test_sigkill_while_the_cluster_is_open() -> None:
@@ -119,7 +118,7 @@ def test_sigkill_while_the_cluster_is_open() -> None:
 
 def test_sigkill_while_the_cluster_starts() -> None:
     with owner(*program()) as one:
-        wait_until_there(one.label, "container")
+        wait_for_a_container(one.label)
         one.process.kill()
         wait_until_gone(one.label, [], REMOVAL_TIMEOUT_S)
 
@@ -150,7 +149,7 @@ def test_ctrl_c(opened: bool) -> None:
         if opened:
             one.wait_until_open()
         else:
-            wait_until_there(one.label, "container")
+            wait_for_a_container(one.label)
         volumes = volumes_of(one.label)
         os.killpg(one.process.pid, signal.SIGINT)
         one.process.wait(30)

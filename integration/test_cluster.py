@@ -8,11 +8,11 @@ from contextlib import closing
 
 import docker
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
 from integration.remains import label_of, remains_of, volumes_of, wait_until_gone
-from integration.traffic import create_topic, read_log
+from integration.traffic import create_topic, group_consumer, read_log
 from pooledkafka.testing import ClusterError, ExternalCluster, KafkaCluster, UnhealthyClusterError, build_image
 from pooledkafka.testing._engine import RUN_LABEL
 from pooledkafka.testing._ports import pick_free_ports
@@ -36,9 +36,7 @@ def test_produce_and_consume(cluster: KafkaCluster) -> None:
         for future in [producer.send(topic, value, key=value) for value in sent]:
             future.get(timeout=30)
     received = []
-    with KafkaConsumer(
-        topic, **options, group_id=topic, auto_offset_reset="earliest", consumer_timeout_ms=30_000
-    ) as consumer:
+    with group_consumer(topic, **options, group_id=topic, consumer_timeout_ms=30_000) as consumer:
         for record in consumer:
             received.append(record.value)
             if len(received) == RECORDS:

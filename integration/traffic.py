@@ -34,6 +34,18 @@ def read_log(options: Mapping[str, Any], topic: str) -> dict[int, list[int]]:
         return log
 
 
+def group_consumer(topic: str, **options: Any) -> KafkaConsumer:
+    """A consumer of the topic in a group, from the beginning.
+
+    It has the topic's metadata before it joins: kafka-python 3.0.12 may otherwise join first, assign nothing, and on a
+    busy machine never recover from it.
+    """
+    consumer = KafkaConsumer(**options, auto_offset_reset="earliest")
+    consumer.partitions_for_topic(topic)
+    consumer.subscribe([topic])
+    return consumer
+
+
 class Traffic:
     """An idempotent acks=all producer and a group's consumer, each on a thread of its own, over one topic.
 
@@ -111,11 +123,10 @@ class Traffic:
             producer.flush(timeout=90)
 
     def _consume(self) -> None:
-        consumer = KafkaConsumer(
+        consumer = group_consumer(
             self._topic,
             **self._options,
             group_id=self._group_id,
-            auto_offset_reset="earliest",
             session_timeout_ms=6_000,
             heartbeat_interval_ms=1_000,
             request_timeout_ms=7_000,

@@ -136,7 +136,7 @@ def _unavailable(error: ClusterError) -> NoReturn:
 
 
 def _undo_faults(cluster: KafkaCluster) -> None:
-    # Which faults are in force only Docker knows. It refuses to resume what is not paused and to heal what does not run.
+    # Which faults are in force only Docker knows; it is no harm to undo one that is not.
     for node_id in cluster.node_ids:
         for undo in (cluster.resume, cluster.start, cluster.heal):
             with suppress(ClusterError):

@@ -28,7 +28,7 @@ class OneBroker(socketserver.ThreadingTCPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
-        self.address = "127.0.0.1:%d" % self.server_address[1]
+        self.address = f"127.0.0.1:{self.server_address[1]}"
         self.lock = threading.Lock()
         self.topics: dict[str, int] = {}  # partitions by name; guarded by lock, as the next two
         self.without_leader: set[str] = set()
@@ -43,10 +43,16 @@ class OneBroker(socketserver.ThreadingTCPServer):
         self.server_close()
 
     def answer(self, request: Any) -> Any:
+        answers = {
+            ApiVersionsRequest: self._versions,
+            MetadataRequest: self._metadata,
+            CreateTopicsRequest: self._create,
+            DeleteTopicsRequest: self._delete,
+        }
         with self.lock:
-            return getattr(self, f"_{type(request).__name__}")(request)
+            return answers[type(request)](request)
 
-    def _ApiVersionsRequest(self, request: Any) -> Any:
+    def _versions(self, request: Any) -> Any:
         entry = ApiVersionsResponse.ApiVersion
         versions = [(request.API_KEY, version) for request, version in _VERSIONS.items()]
         return ApiVersionsResponse(
@@ -54,7 +60,7 @@ class OneBroker(socketserver.ThreadingTCPServer):
             api_keys=[entry(api_key=key, min_version=0, max_version=top) for key, top in (*versions, _PRODUCE)],
         )
 
-    def _MetadataRequest(self, request: Any) -> Any:
+    def _metadata(self, request: Any) -> Any:
         host, port = self.address.split(":")
         topic_kind = MetadataResponse.MetadataResponseTopic
         topics = [
@@ -85,14 +91,14 @@ class OneBroker(socketserver.ThreadingTCPServer):
             topics=topics,
         )
 
-    def _CreateTopicsRequest(self, request: Any) -> Any:
+    def _create(self, request: Any) -> Any:
         for topic in request.topics:
             self.topics[topic.name] = topic.num_partitions
             self.without_leader.add(topic.name)
         result = CreateTopicsResponse.CreatableTopicResult
         return CreateTopicsResponse(topics=[result(name=topic.name, error_code=0) for topic in request.topics])
 
-    def _DeleteTopicsRequest(self, request: Any) -> Any:
+    def _delete(self, request: Any) -> Any:
         for name in request.topic_names:
             del self.topics[name]
             self.deleted.append(name)
