@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pooledkafka.admin import Admin
 from pooledkafka.consumer import Consumer
 from pooledkafka.errors import (
     ConcurrentUseError,
@@ -16,6 +17,7 @@ from pooledkafka.producer import Producer
 from pooledkafka.stats import PoolStats
 
 __all__ = [
+    "Admin",
     "ConcurrentUseError",
     "ConfigurationError",
     "ConnectionPool",

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.net.manager import KafkaConnectionManager
 
 from pooledkafka.errors import ConfigurationError
@@ -23,6 +23,7 @@ CONNECTION_OPTIONS = frozenset(
 """What all clients of a pool share: where it connects, as whom, how, and what it asks the cluster for."""
 
 CONSUMER_OPTIONS = frozenset(KafkaConsumer.DEFAULT_CONFIG) - {"kafka_client"}
+ADMIN_OPTIONS = frozenset(KafkaAdminClient.DEFAULT_CONFIG) - {"kafka_client"}
 PRODUCER_OPTIONS = frozenset(KafkaProducer.DEFAULT_CONFIG) - {"kafka_client"}
 
 _DEFAULTS: dict[str, Any] = {
@@ -65,7 +66,10 @@ def client_options(
 def check_sizes(options: Mapping[str, Any]) -> None:
     """Raise ConfigurationError for a size, time or count that is not a number of zero or more."""
     for name, value in options.items():
-        if not name.endswith(("_ms", "_bytes", "_size", "_records", "_requests", "_per_connection")) or value is None:
+        if (
+            not name.endswith(("_ms", "_bytes", "_size", "_records", "_requests", "_per_connection", "_connections"))
+            or value is None
+        ):
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfigurationError(f"{name} must be a number, not {value!r}")

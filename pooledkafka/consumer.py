@@ -32,8 +32,9 @@ class Consumer:
     For one thread at a time: used by two at once, it raises ConcurrentUseError. ``close``, ``wakeup``, ``connect`` and
     ``disconnect`` may be called from any thread. Nothing connects until the first use.
 
-    Rebalance listeners and ``default_offset_commit_callback`` run where kafka-python runs them: synchronous rebalance
-    listeners on the pool's I/O thread, where a slow one delays every client, and commit callbacks in ``poll``.
+    Rebalance listeners run on a thread of their own while ``poll`` waits for them, and may use the consumer: commit,
+    seek, pause. (kafka-python runs them on its I/O thread, where they may not.) A listener whose methods are coroutines
+    runs on the pool's I/O thread, where it must not block. Commit callbacks run in ``poll``.
 
     Raises:
         ConfigurationError: an option is unknown, cannot work, or contradicts the pool's.
@@ -58,11 +59,13 @@ class Consumer:
         # below it, but for _closed, which any thread sets, once.
         self._use = threading.Lock()
         self._user: int | None = None  # the thread that holds _use
+        self._listening: int | None = None  # the thread of a rebalance listener, which that thread waits for
         self._wired: WiredConsumer | None = None
-        self._resubscribe: Callable[[Any], None] | None = None  # what to do with a KafkaConsumer that was just made
+        # What to do with a consumer that was just wired: on the first use, and after the pool was connected anew.
+        self._resubscribe: Callable[[WiredConsumer], None] | None = None
         self._closed = False
         if topics:
-            self._resubscribe = lambda kafka: kafka.subscribe(topics)
+            self._resubscribe = self._subscription_to(topics=topics)
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
@@ -95,13 +98,12 @@ class Consumer:
             if self._private_pool is not None:
                 self._private_pool.disconnect(timeout_ms)
 
-    def _detach(self, timeout_ms: float) -> int:
+    def _detach(self, timeout_ms: float) -> None:
         self._end(True, timeout_ms)
-        return 0
 
     def _end(self, autocommit: bool, timeout_ms: float) -> None:
         deadline = time.monotonic() + timeout_ms / 1000
-        within_own_call = self._user == threading.get_ident()
+        within_own_call = threading.get_ident() in (self._user, self._listening)
         if not within_own_call:
             # A poll in another thread holds _use. It may have just passed the point where an interrupt takes effect
             # and wait again, so it is interrupted until it lets go.
@@ -114,10 +116,10 @@ class Consumer:
                 if self._wired is not None:
                     self._wired.interrupt()
         try:
-            wired, self._wired = self._wired, None
-            if wired is not None:
-                wired.close(autocommit=autocommit, timeout_ms=max(0.0, deadline - time.monotonic()) * 1000)
+            if self._wired is not None:
+                self._wired.close(autocommit=autocommit, timeout_ms=max(0.0, deadline - time.monotonic()) * 1000)
         finally:
+            self._wired = None
             if not within_own_call:
                 self._use.release()
 
@@ -139,8 +141,10 @@ class Consumer:
 
     @contextmanager
     def _using(self) -> Iterator[WiredConsumer]:
-        if self._user == threading.get_ident():  # from a callback within a call of the same thread
-            yield self._opened()
+        # From a callback within a call of the same thread, or from a listener that it waits for.
+        if threading.get_ident() in (self._user, self._listening):
+            # A listener that is called while the consumer closes may still commit.
+            yield self._wired if self._wired is not None else self._opened()
             return
         if not self._use.acquire(blocking=False):
             raise ConcurrentUseError(
@@ -159,7 +163,7 @@ class Consumer:
         if self._wired is None:
             wired = WiredConsumer(self._pool._attach(self), self._options)
             if self._resubscribe is not None:
-                self._resubscribe(wired.kafka)
+                self._resubscribe(wired)
             self._wired = wired
         return self._wired
 
@@ -175,8 +179,16 @@ class Consumer:
 
     def subscribe(self, topics: Any = (), pattern: str | None = None, listener: Any = None) -> None:
         """Subscribe to topics, or to all that match a pattern; see ``KafkaConsumer.subscribe``."""
-        self._call("subscribe", topics=topics, pattern=pattern, listener=listener)
-        self._resubscribe = lambda kafka: kafka.subscribe(topics=topics, pattern=pattern, listener=listener)
+        subscribe = self._subscription_to(topics=topics, pattern=pattern, listener=listener)
+        with self._using() as wired:
+            subscribe(wired)
+            self._resubscribe = subscribe
+
+    def _subscription_to(self, listener: Any = None, **what: Any) -> Callable[[WiredConsumer], None]:
+        def on_thread(ident: int | None) -> None:
+            self._listening = ident
+
+        return lambda wired: wired.subscribe(listener, on_thread, **what)
 
     def unsubscribe(self) -> None:
         """Leave all topics and partitions."""
@@ -186,7 +198,7 @@ class Consumer:
     def assign(self, partitions: Any) -> None:
         """Read these partitions, without a group's coordination."""
         self._call("assign", partitions)
-        self._resubscribe = lambda kafka: kafka.assign(partitions)
+        self._resubscribe = lambda wired: wired.kafka.assign(partitions)
 
     def assignment(self) -> set[TopicPartition]:
         """The partitions that this consumer has now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pooledkafka.admin import Admin
 from pooledkafka.config import pool_options
 from pooledkafka.consumer import Consumer
 from pooledkafka.pool import ConnectionPool
@@ -41,14 +42,19 @@ class Kafka:
         metadata_max_age_ms: int = 300_000,
         allow_auto_create_topics: bool = True,
         max_in_flight_requests: int | None = None,
+        max_leased_connections: int = 1_000,
+        fetch_buffer_bytes: int = 67_108_864,
     ) -> ConnectionPool:
         """A pool for this cluster; see ``ConnectionPool`` for its options."""
         options: dict[str, Any] = {
             **self._options,
             "metadata_max_age_ms": metadata_max_age_ms,
             "allow_auto_create_topics": allow_auto_create_topics,
+            "max_in_flight_requests": max_in_flight_requests,
+            "max_leased_connections": max_leased_connections,
+            "fetch_buffer_bytes": fetch_buffer_bytes,
         }
-        return ConnectionPool(max_in_flight_requests=max_in_flight_requests, **options)
+        return ConnectionPool(**options)
 
     def consumer(self, *topics: str, connection_pool: ConnectionPool | None = None, **options: Any) -> Consumer:
         """A consumer of this cluster, over ``connection_pool``, or with a private one; see ``Consumer``."""
@@ -57,6 +63,10 @@ class Kafka:
     def producer(self, *, connection_pool: ConnectionPool | None = None, **options: Any) -> Producer:
         """A producer to this cluster, over ``connection_pool``, or with a private one; see ``Producer``."""
         return Producer(connection_pool=connection_pool, **self._with_connection(connection_pool, options))
+
+    def admin(self, *, connection_pool: ConnectionPool | None = None, **options: Any) -> Admin:
+        """An admin client of this cluster, over ``connection_pool``, or with a private one; see ``Admin``."""
+        return Admin(connection_pool=connection_pool, **self._with_connection(connection_pool, options))
 
     def _with_connection(self, pool: ConnectionPool | None, options: dict[str, Any]) -> dict[str, Any]:
         # With a pool, its own options hold; checking ours against them would only catch a pool of another cluster,

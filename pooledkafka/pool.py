@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
 
 from pooledkafka._logging import get_logger
-from pooledkafka._wire import Engine, Lane
+from pooledkafka._wire import Engine, Lane, Senders
 from pooledkafka.config import check_sizes, pool_options
-from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
+from pooledkafka.errors import PoolClosedError, PoolTimeoutError
 from pooledkafka.stats import PoolStats
 
 __all__ = ["ConnectionPool"]
@@ -28,12 +29,20 @@ class State(Enum):
 
 
 class AttachedClient(Protocol):
-    """A client as its pool sees it."""
+    """A consumer or admin client as its pool sees it."""
 
     kind: str
 
-    def _detach(self, timeout_ms: float) -> int:
-        """End the client's work within ``timeout_ms``; return how many records it could not deliver."""
+    def _detach(self, timeout_ms: float) -> None:
+        """End the client's work within ``timeout_ms``."""
+
+
+class Connection:
+    """What a pool has while it is connected."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.senders = Senders(engine)
 
 
 class ConnectionPool:
@@ -44,8 +53,14 @@ class ConnectionPool:
             changed. Default: 300000.
         allow_auto_create_topics: let the brokers create a topic that a client asks for and that does not exist, where
             they are configured to. Default: True.
-        max_in_flight_requests: the largest number of requests in progress at any time. None or 0: no limit, the only
-            setting that this release has.
+        max_in_flight_requests: the largest number of requests in progress at any time, kept strictly, first come first
+            served. It must be at least the number of consumers of any one group in the pool, since all of them wait in
+            a join together. None or 0: no limit. Default: None.
+        max_leased_connections: the most connections lent at any time to consumers that join their groups; each is used
+            by one at a time and closed after five idle seconds. All consumers of one group join together, so it must be
+            at least their number. Default: 1000.
+        fetch_buffer_bytes: how many bytes may be read ahead for all consumers together; one answer for each broker may
+            come on top. Default: 67108864 (64 MiB).
         options: kafka-python's connection and security options (``bootstrap_servers``, ``security_protocol``, ...),
             with its names, defaults and meaning.
 
@@ -67,14 +82,16 @@ class ConnectionPool:
         metadata_max_age_ms: int = 300_000,
         allow_auto_create_topics: bool = True,
         max_in_flight_requests: int | None = None,
+        max_leased_connections: int = 1_000,
+        fetch_buffer_bytes: int = 67_108_864,
         **options: Any,
     ) -> None:
-        check_sizes({"max_in_flight_requests": max_in_flight_requests})
-        if max_in_flight_requests:
-            raise ConfigurationError(
-                f"max_in_flight_requests={max_in_flight_requests!r} is not supported by this release, which would not "
-                "keep to it. Leave it out, or pass None for no limit."
-            )
+        self._limits: dict[str, Any] = {
+            "max_in_flight_requests": max_in_flight_requests,
+            "max_leased_connections": max_leased_connections,
+            "fetch_buffer_bytes": fetch_buffer_bytes,
+        }
+        check_sizes(self._limits)
         self.options = pool_options(
             {
                 **options,
@@ -87,8 +104,11 @@ class ConnectionPool:
         self._life = threading.RLock()
         self._lock = threading.Lock()
         self._state = State.NEW
-        self._engine: Engine | None = None
-        self._clients: dict[int, AttachedClient] = {}  # by id(): clients need not be hashable
+        self._connection: Connection | None = None
+        self._clients: dict[int, AttachedClient] = {}  # consumers and admin clients, by id()
+        # Producers are handles that come and go, one for each request of a web application, say; nothing in the pool
+        # keeps one alive, and what it has sent is the sender's.
+        self._producers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._ended_created = 0  # connections of engines that have been stopped
         self._ended_closed = 0
 
@@ -107,16 +127,16 @@ class ConnectionPool:
             KafkaError: a broker refused the credentials.
         """
         with self._life:
-            if self._engine is not None:
+            if self._connection is not None:
                 return
-            engine = Engine(self.options)
+            engine = Engine(self.options, **self._limits)
             try:
                 engine.start(self.options["bootstrap_timeout_ms"] if timeout_ms is None else timeout_ms)
             except BaseException:
                 engine.stop()
                 raise
             with self._lock:
-                self._engine = engine
+                self._connection = Connection(engine)
                 self._state = State.CONNECTED
             _log.info("connected", bootstrap_servers=self.options["bootstrap_servers"])
 
@@ -135,27 +155,35 @@ class ConnectionPool:
         deadline = time.monotonic() + timeout_ms / 1000
         with self._life:
             with self._lock:
-                engine, self._engine = self._engine, None
-                if engine is None:
+                connection, self._connection = self._connection, None
+                if connection is None:
                     return
                 self._state = State.DISCONNECTED
                 clients = list(self._clients.values())
                 self._clients.clear()
-            undelivered = 0
             try:
-                for client in sorted(clients, key=lambda client: client.kind):  # consumers first, then producers
-                    undelivered += client._detach(max(0.0, deadline - time.monotonic()) * 1000)
+                undelivered = self._end(connection, clients, deadline)
             finally:
-                engine.stop()
+                connection.engine.stop()
                 with self._lock:
-                    self._ended_created += engine.created.total()
-                    self._ended_closed += engine.created.total()
+                    self._ended_created += connection.engine.created.total()
+                    self._ended_closed += connection.engine.created.total()
             _log.info("disconnected", undelivered=undelivered)
         if undelivered:
             raise PoolTimeoutError(
                 f"the pool is disconnected, but {undelivered} records could not be delivered within {timeout_ms:.0f} "
                 "ms; their futures have failed. Call flush() before disconnect(), or give it a longer timeout_ms."
             )
+
+    @staticmethod
+    def _end(connection: Connection, clients: list[AttachedClient], deadline: float) -> int:
+        # Consumers first: what their handlers were about to send is still sent.
+        for client in sorted(clients, key=lambda client: client.kind, reverse=True):
+            try:
+                client._detach(max(0.0, deadline - time.monotonic()) * 1000)
+            except Exception as error:  # the others, and the records of the producers, must not suffer for it
+                _log.warning("a client did not end in order", client=client.kind, error=repr(error))
+        return connection.senders.close(max(0.0, deadline - time.monotonic()) * 1000)
 
     def __enter__(self) -> ConnectionPool:
         self.connect()
@@ -169,24 +197,36 @@ class ConnectionPool:
     # -- for clients ---------------------------------------------------------------------------------------------------
 
     def _attach(self, client: AttachedClient) -> Engine:
-        """Count ``client`` among those that ``disconnect()`` ends, and return what it works with.
-
-        Connects a pool that is new; one that was disconnected stays so until somebody calls ``connect()``.
-        """
+        """Count ``client`` among those that ``disconnect()`` ends, and return what it works with."""
         with self._life:
-            if self._state is State.NEW:
-                self.connect()
+            connection = self._connected()
             with self._lock:
-                if self._engine is None:
-                    raise PoolClosedError(
-                        "the connection pool was disconnected; call connect() on it to use its clients again"
-                    )
                 self._clients[id(client)] = client
-                return self._engine
+            return connection.engine
 
     def _forget(self, client: AttachedClient) -> None:
         with self._lock:
             self._clients.pop(id(client), None)
+
+    def _attach_producer(self, producer: Any) -> Connection:
+        """Count ``producer``, and return what it works with."""
+        with self._life:
+            connection = self._connected()
+            with self._lock:
+                self._producers.add(producer)
+            return connection
+
+    def _forget_producer(self, producer: Any) -> None:
+        with self._lock:
+            self._producers.discard(producer)
+
+    def _connected(self) -> Connection:
+        """Connects a pool that is new; one that was disconnected stays so until somebody calls ``connect()``."""
+        if self._state is State.NEW:
+            self.connect()
+        if self._connection is None:
+            raise PoolClosedError("the connection pool was disconnected; call connect() to use its clients again")
+        return self._connection
 
     # -- looking at it -------------------------------------------------------------------------------------------------
 
@@ -197,16 +237,17 @@ class ConnectionPool:
         Raises:
             PoolClosedError: the pool is not connected.
         """
-        engine = self._engine
-        if engine is None:
+        connection = self._connection
+        if connection is None:
             raise PoolClosedError(f"the connection pool is {self._state.value}; call connect() first")
-        return engine.client
+        return connection.engine.client
 
     def stats(self) -> PoolStats:
         """What the pool holds now."""
         with self._lock:
-            engine = self._engine
+            engine = self._connection.engine if self._connection is not None else None
             kinds = [client.kind for client in self._clients.values()]
+            producers = len(self._producers)
             created, closed = self._ended_created, self._ended_closed
         connections: dict[int, dict[str, int]] = {}
         if engine is not None:
@@ -217,11 +258,16 @@ class ConnectionPool:
                     connections.setdefault(node_id, {})[lane.value] = count
         return PoolStats(
             consumers=kinds.count("consumer"),
-            producers=kinds.count("producer"),
+            producers=producers,
+            admins=kinds.count("admin"),
             connections=connections,
             connections_created=created,
             connections_closed=closed,
             requests_in_flight=engine.in_flight() if engine else 0,
+            requests_waiting=engine.permits.waiting + engine.joins.waiting if engine else 0,
+            wire_fetches=engine.fetching.wire_fetches if engine else 0,
+            logical_fetches=engine.fetching.logical_fetches if engine else 0,
+            read_ahead_bytes=engine.fetching.read_ahead.used if engine else 0,
             metadata_age_ms=engine.manager.cluster.age_ms() if engine else None,
         )
 

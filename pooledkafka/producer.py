@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from pooledkafka._wire import WiredProducer
+from kafka.errors import KafkaTimeoutError
+from kafka.future import Future
+
+from pooledkafka._wire import WiredProducer, as_serializer
 from pooledkafka.config import CONNECTION_OPTIONS, PRODUCER_OPTIONS, client_options
-from pooledkafka.errors import PoolClosedError, PoolTimeoutError
-from pooledkafka.pool import ConnectionPool
+from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
+from pooledkafka.pool import Connection, ConnectionPool
 
 __all__ = ["Producer"]
+
+
+_MESSAGE_FIELDS = frozenset({"value", "key", "headers", "partition", "timestamp_ms"})
 
 
 class Producer:
@@ -23,6 +30,11 @@ class Producer:
         options: kafka-python's producer options (``acks``, ``linger_ms``, ``value_serializer``, ...), with its names,
             defaults and meaning. Connection and security options belong to the pool.
 
+    A producer is a light handle: those of one pool with equal options share one KafkaProducer with its thread, and
+    their records travel in common batches. So one for each request of a web application is fine. Serializers belong to
+    the handle. A ``transactional_id`` belongs to one handle at a time, with a KafkaProducer of its own; after the pool
+    was disconnected and connected again, it starts anew with ``init_transactions()``.
+
     Thread-safe. Nothing connects and no thread starts until the first use.
 
     Raises:
@@ -33,8 +45,6 @@ class Producer:
         ...     producer.send("orders", b"value", key=b"k").get(timeout=10)
     """
 
-    kind = "producer"
-
     def __init__(self, *, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
         self._private_pool: ConnectionPool | None = None
         if connection_pool is None:
@@ -43,10 +53,15 @@ class Producer:
             connection_pool = self._private_pool = ConnectionPool(**connection)
         self._pool = connection_pool
         self._options = client_options(options, PRODUCER_OPTIONS, "a producer", connection_pool.options)
-        # Lock order: _opening, then the pool's. _opening guards the two fields below; it is held while the pool
-        # connects, never while records are sent.
+        self._key_serializer = self._value_serializer = None
+        if "partitioner" not in options:  # one of the user's may look at keys and values as they were given
+            self._key_serializer = as_serializer(self._options.pop("key_serializer", None))
+            self._value_serializer = as_serializer(self._options.pop("value_serializer", None))
+        # Lock order: _opening, then the pool's. _opening guards the three fields below; it is held while the pool
+        # connects, never while records are sent. Once set, _sender is read without it.
         self._opening = threading.Lock()
-        self._wired: WiredProducer | None = None
+        self._connection: Connection | None = None
+        self._sender: WiredProducer | None = None
         self._closed = False
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
@@ -72,22 +87,26 @@ class Producer:
         """
         with self._opening:
             self._closed = True
-        self._pool._forget(self)
+            connection, self._connection = self._connection, None
+            sender, self._sender = self._sender, None
+        self._pool._forget_producer(self)
         try:
-            undelivered = self._detach(timeout_ms)
+            if sender is not None and connection is not None and connection is self._pool._connection:
+                self._finish(connection, sender, timeout_ms)
         finally:
             if self._private_pool is not None:
                 self._private_pool.disconnect(timeout_ms)
-        if undelivered:
-            raise PoolTimeoutError(
-                f"the producer is closed, but {undelivered} records could not be delivered within {timeout_ms:.0f} ms; "
-                "their futures have failed. Call flush() before close(), or give it a longer timeout_ms."
-            )
 
-    def _detach(self, timeout_ms: float) -> int:
-        with self._opening:
-            wired, self._wired = self._wired, None
-        return wired.close(timeout_ms) if wired is not None else 0
+    def _finish(self, connection: Connection, sender: WiredProducer, timeout_ms: float) -> None:
+        try:
+            sender.flush(timeout_ms)
+        except KafkaTimeoutError as error:
+            raise PoolTimeoutError(
+                f"the producer is closed, but {error}. They will still be sent while the pool is connected; call "
+                "flush() before close(), or give it a longer timeout_ms."
+            ) from error
+        finally:
+            connection.senders.release(sender, timeout_ms)
 
     def __enter__(self) -> Producer:
         return self
@@ -98,15 +117,17 @@ class Producer:
         self.close()
 
     def _opened(self) -> WiredProducer:
-        wired = self._wired
-        if wired is not None:
-            return wired
+        sender = self._sender
+        if sender is not None and self._connection is self._pool._connection:
+            return sender
         with self._opening:
             if self._closed:
                 raise PoolClosedError("the producer is closed; make a new one")
-            if self._wired is None:
-                self._wired = WiredProducer(self._pool._attach(self), self._options)
-            return self._wired
+            if self._sender is None or self._connection is not self._pool._connection:
+                self._sender = None  # of a connection that the pool has ended, and with it its records
+                self._connection = self._pool._attach_producer(self)
+                self._sender = self._connection.senders.acquire(self._options)
+            return self._sender
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -124,9 +145,41 @@ class Producer:
         Raises:
             PoolClosedError: the producer is closed, or its pool disconnected.
         """
-        return self._opened().kafka.send(
+        sender = self._opened()
+        if self._key_serializer is not None:
+            key = self._key_serializer.serialize(topic, headers or [], key)
+        if self._value_serializer is not None:
+            value = self._value_serializer.serialize(topic, headers or [], value)
+        return sender.kafka.send(
             topic, value=value, key=key, headers=headers, partition=partition, timestamp_ms=timestamp_ms
         )
+
+    def send_batch(self, topic: str, messages: Iterable[Mapping[str, Any]]) -> Future:
+        """Send several records; returns one future for all.
+
+        Args:
+            topic: where they go.
+            messages: for each record a mapping with any of ``value``, ``key``, ``headers``, ``partition`` and
+                ``timestamp_ms``, as for ``send``.
+
+        Returns:
+            kafka-python's Future, of the list of the records' metadata in their order. It fails with the first error
+            of a record, when every record has been acknowledged or has failed.
+
+        Raises:
+            ConfigurationError: a message has an unknown field; nothing was sent.
+            PoolClosedError: the producer is closed, or its pool disconnected.
+
+        Example:
+            >>> producer.send_batch("orders", [{"value": b"one"}, {"value": b"two", "key": b"k"}])
+        """
+        batch = list(messages)
+        for message in batch:
+            unknown = set(message) - _MESSAGE_FIELDS
+            if unknown:
+                fields = ", ".join(sorted(_MESSAGE_FIELDS))
+                raise ConfigurationError(f"{sorted(unknown)[0]!r} is not a field of a message; those are {fields}")
+        return _all_of([self.send(topic, **message) for message in batch])
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all records sent so far are acknowledged or have failed.
@@ -137,9 +190,9 @@ class Producer:
         Raises:
             KafkaTimeoutError: some were not acknowledged in time.
         """
-        wired = self._wired
-        if wired is not None:
-            wired.flush(None if timeout is None else timeout * 1000)
+        sender = self._sender
+        if sender is not None and self._connection is self._pool._connection:
+            sender.flush(None if timeout is None else timeout * 1000)
 
     def partitions_for(self, topic: str) -> set[int]:
         """The partitions of ``topic``."""
@@ -172,5 +225,30 @@ class Producer:
         self._opened().kafka.abort_transaction()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "attached" if self._wired is not None else "not attached"
+        state = "closed" if self._closed else "attached" if self._sender is not None else "not attached"
         return f"<Producer [{state}] of {self._pool!r}>"
+
+
+def _all_of(futures: list[Any]) -> Future:
+    """One future for all of ``futures``; the records' callbacks count down, each on whatever thread completes it."""
+    combined = Future()
+    if not futures:
+        return combined.success([])
+    lock = threading.Lock()
+    remaining = len(futures)  # guarded by lock
+
+    def one_is_done(_: Any) -> None:
+        nonlocal remaining
+        with lock:
+            remaining -= 1
+            last = not remaining
+        if last:
+            error = next((future.exception for future in futures if future.failed()), None)
+            if error is None:
+                combined.success([future.value for future in futures])
+            else:
+                combined.failure(error)
+
+    for future in futures:
+        future.add_both(one_is_done)
+    return combined

@@ -18,7 +18,9 @@ class PoolStats:
     consumers: int
     """Consumers that are attached now."""
     producers: int
-    """Producers that are attached now."""
+    """Producer handles that are attached now."""
+    admins: int
+    """Admin clients that are attached now."""
     connections: Mapping[int, Mapping[str, int]]
     """Open connections by node id and lane, e.g. ``{1: {"control": 1, "produce": 1}}``."""
     connections_created: int
@@ -27,6 +29,14 @@ class PoolStats:
     """Of those, how many have ended."""
     requests_in_flight: int
     """Requests sent and not yet answered."""
+    requests_waiting: int
+    """Requests that wait for ``max_in_flight_requests`` or for their group's turn to join."""
+    wire_fetches: int
+    """Fetch requests sent to brokers since the pool connected."""
+    logical_fetches: int
+    """Fetch requests of consumers that these answered."""
+    read_ahead_bytes: int
+    """Bytes of records read and not yet taken by every consumer that they are for; see ``fetch_buffer_bytes``."""
     metadata_age_ms: float | None
     """Milliseconds since the last successful metadata refresh; None before the first."""
 

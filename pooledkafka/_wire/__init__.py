@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pooledkafka._wire.clients import WiredConsumer, WiredProducer
+from pooledkafka._wire.clients import WiredAdmin, WiredConsumer, WiredProducer
 from pooledkafka._wire.compat import check_kafka_python
 from pooledkafka._wire.consumer_facade import Interrupted
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.lanes import Lane
+from pooledkafka._wire.senders import Senders, as_serializer
 
-__all__ = ["Engine", "Interrupted", "Lane", "WiredConsumer", "WiredProducer"]
+__all__ = ["Engine", "Interrupted", "Lane", "Senders", "WiredAdmin", "WiredConsumer", "WiredProducer", "as_serializer"]
 
 check_kafka_python()

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaTimeoutError
 
+from pooledkafka._wire.admin_facade import AdminFacade
 from pooledkafka._wire.consumer_facade import ConsumerFacade
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.listeners import off_the_io_thread
 from pooledkafka._wire.producer_facade import ProducerFacade
 
-__all__ = ["WiredConsumer", "WiredProducer"]
+__all__ = ["WiredAdmin", "WiredConsumer", "WiredProducer"]
 
 _FORCED_CLOSE_S = 1.0
 """How long a Sender thread that was told to give up may take; it has nothing left to wait for."""
@@ -24,7 +26,11 @@ class WiredConsumer:
     """A ``KafkaConsumer`` on the pool's connections; ``kafka`` is for one thread at a time, as stock."""
 
     def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
+        self._engine = engine
+        self._group: str | None = options.get("group_id")
         self._facade: ConsumerFacade | None = None
+        if self._group is not None:
+            engine.net.run(engine.attach_member, self._group)
 
         def facade(**config: Any) -> ConsumerFacade:
             engine.allow_frames_of(config["receive_message_max_bytes"])
@@ -32,34 +38,54 @@ class WiredConsumer:
             return self._facade
 
         try:
-            self.kafka = KafkaConsumer(**{**options, "kafka_client": facade})
+            # The pool keeps the fetch sessions with the brokers; a consumer's own would be with nobody.
+            self.kafka = KafkaConsumer(
+                **{**options, "kafka_client": facade, "enable_incremental_fetch_sessions": False}
+            )
         except BaseException:
-            # Options that kafka-python refuses are noticed after it has made its client.
-            if self._facade is not None:
-                self._facade.close()
+            self._detach()
             raise
         assert self._facade is not None
         self._facade.bind(self.kafka._coordinator)
+        # A pass with nothing to fetch and no group only sleeps, so no wait could end it.
+        self._check: Callable[[], None] = self._facade.interrupt.check
+        self._pass: Callable[..., Any] = self.kafka._poll_once
+        self.kafka._poll_once = self._checked_pass
+
+    def _checked_pass(self, *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        return self._pass(*args, **kwargs)
 
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a call that may wait for records; raises ``Interrupted`` when ``interrupt`` ended the wait."""
-        net = self._facade._net  # type: ignore[union-attr]
-        net.polling = True
+        interrupt = self._facade.interrupt  # type: ignore[union-attr]
+        interrupt.poller = threading.get_ident()
         try:
             return call(*args, **kwargs)
         finally:
-            net.polling = False
+            interrupt.poller = None
+
+    def subscribe(self, listener: Any, on_thread: Callable[[int | None], None], **what: Any) -> None:
+        """Subscribe; ``listener`` runs on threads of its own, of which ``on_thread`` is told."""
+        self.kafka.subscribe(listener=off_the_io_thread(listener, self._engine.net, on_thread), **what)
 
     def interrupt(self) -> None:
         """Make the poll that waits now, or the next, raise ``Interrupted``; from any thread."""
-        self._facade.interrupt()  # type: ignore[union-attr]
+        self._facade.end_poll()  # type: ignore[union-attr]
 
     def close(self, *, autocommit: bool, timeout_ms: float) -> None:
         """Commit where asked, leave the group and detach, within ``timeout_ms``; not while another thread polls."""
         try:
             self.kafka.close(autocommit=autocommit, timeout_ms=timeout_ms)
         finally:
-            self._facade.close()  # type: ignore[union-attr]
+            self._detach()
+
+    def _detach(self) -> None:
+        # Options that kafka-python refuses are noticed before it has made its client, or after.
+        if self._facade is not None:
+            self._facade.close()
+        if self._group is not None:
+            self._engine.call(self._engine.detach_member, self._group)
 
 
 class WiredProducer:
@@ -119,3 +145,16 @@ class WiredProducer:
                 sender.join(_FORCED_CLOSE_S)
         self.kafka.close(timeout=max(_FORCED_CLOSE_S, deadline - time.monotonic()))
         return undelivered
+
+
+class WiredAdmin:
+    """A ``KafkaAdminClient`` on the pool's connections; its calls may come from any thread."""
+
+    def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
+        self.kafka = KafkaAdminClient(
+            **{**options, "kafka_client": lambda **config: AdminFacade(engine, config["request_timeout_ms"])}
+        )
+
+    def close(self) -> None:
+        """Detach."""
+        self.kafka.close()

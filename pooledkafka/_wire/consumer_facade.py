@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Collection
 from typing import Any
 
@@ -15,8 +15,12 @@ from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
 from pooledkafka._wire.cluster import ClusterView
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.lanes import Lane, LaneKey, lane_of
+from pooledkafka._wire.views import ManagerView, NetView
 
 __all__ = ["ConsumerFacade", "Interrupted"]
+
+_TELL_SIBLINGS_S = 0.01
+"""Time for a JoinGroup to reach the broker before the group's other members send theirs."""
 
 
 class Interrupted(Exception):
@@ -36,16 +40,21 @@ class ConsumerFacade:
         self._engine = engine
         self.owner = engine.new_owner()
         self.cluster: ClusterView = engine.manager.cluster.attach_view()
-        self._net = InterruptibleNet(engine.net)
-        self._manager = ConsumerManager(engine, self.cluster, self._net, self.owner, request_timeout_ms)
+        self.interrupt = Interrupt()
+        self._manager = ConsumerManager(engine, self.cluster, self.interrupt, self.owner, request_timeout_ms)
 
     def bind(self, coordinator: ConsumerCoordinator) -> None:
         """Tell the facade whose joins it carries."""
         self._manager.coordinator = coordinator
+        self._engine.call(self._engine.add_consumer, self._manager)
 
-    def interrupt(self) -> None:
-        """Make a poll that waits now, or the next one, raise Interrupted; from any thread."""
-        self._net.interrupted = True
+    def end_poll(self) -> None:
+        """Make a poll that runs now, or the next one, raise Interrupted; from any thread.
+
+        What it waits for ends as if it had timed out, in the way that kafka-python has for that: a join stays in flight
+        and is taken up again. Then it begins another pass, and there it sees that it was asked to return.
+        """
+        self.interrupt.asked = True
         try:
             self._engine.net.call_soon_threadsafe(self._manager.end_waits)
         except RuntimeError:
@@ -62,9 +71,8 @@ class ConsumerFacade:
         return self._engine.manager.connection_delay(LaneKey(node_id, Lane.CONTROL))
 
     def throttle_delay(self, node_id: int) -> float:
-        """Milliseconds for which the broker asked this consumer's fetches to stay away."""
-        connection = self._engine.manager.connection(self._manager.fetch_key(node_id))
-        return 0.0 if connection is None else max(0.0, connection._throttle_time - time.monotonic()) * 1000
+        """Never: a throttled fetch lane waits by itself, and so do those whose records it fetches."""
+        return 0.0
 
     def maybe_connect(self, node_id: int, **_: Any) -> None:
         """Nothing to prepare: the control lane is opened by whoever needs it first."""
@@ -75,93 +83,53 @@ class ConsumerFacade:
     def close(self) -> None:
         """Detach this consumer; what others use stays as it is."""
         self.cluster.close()
-        self._engine.call(self._engine.close_connections_of, self.owner, self._manager.leases)
+        self._engine.call(self._detach)
+
+    def _detach(self) -> None:  # on the I/O thread
+        self._engine.remove_consumer(self._manager)
+        self._engine.fetching.forget(self.owner)
+        self._engine.close_connections(self._manager.leases)
 
 
-class InterruptibleNet:
-    """The shared event loop, as the thread that polls one consumer sees it.
+class Interrupt:
+    """Asks the thread that polls one consumer to return."""
 
-    Everything not defined here is the shared loop's.
-    """
+    def __init__(self) -> None:
+        self.asked = False  # set by any thread, taken back by the polling thread
+        self.poller: int | None = None  # the thread in a poll; that thread's own
 
-    def __init__(self, net: Any) -> None:
-        self._shared = net
-        self.interrupted = False  # set by any thread, taken back by the polling thread
-        self.polling = False  # whether to raise Interrupted; the polling thread's
+    @property
+    def due(self) -> bool:
+        """Whether a poll that runs now is to end."""
+        return self.asked and self.poller is not None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._shared, name)
-
-    def start(self) -> None:
-        """The pool has started the I/O thread."""
-
-    def run(self, coro: Any, *args: Any) -> Any:
-        """Run on the I/O thread and wait for it; before and after such a step of a poll an interrupt takes effect.
-
-        The step itself is not torn down half-way. ``end_waits`` lets what it waits for time out, so it ends soon, in
-        the way kafka-python has for a poll that ran out of time: a join stays in flight and is taken up again.
-
-        kafka-python sends the next fetches through its manager's ``run`` while it holds records that it has taken
-        from its buffer; raising there would lose them. Here, where it waits, it holds none.
-        """
-        self._check()
-        try:
-            result = self._shared.run(coro, *args)
-        except KafkaTimeoutError:
-            self._check()
-            raise
-        self._check()
-        return result
-
-    def _check(self) -> None:
-        if self.polling and self.interrupted:
-            self.interrupted = False
+    def check(self) -> None:
+        """Raise Interrupted where a poll begins another pass, with no records in its hands that would be lost."""
+        if self.asked and self.poller == threading.get_ident():
+            self.asked = False
             raise Interrupted
 
 
-class ConsumerManager:
+class ConsumerManager(ManagerView):
     """Looks like kafka-python's connection manager to one consumer; used on the I/O thread but for ``run``.
 
     ``_waits``, ``leases`` and ``coordinator`` are the I/O thread's.
     """
 
     def __init__(
-        self, engine: Engine, cluster: ClusterView, net: InterruptibleNet, owner: int, request_timeout_ms: float
+        self, engine: Engine, cluster: ClusterView, interrupt: Interrupt, owner: int, request_timeout_ms: float
     ) -> None:
-        self._engine = engine
-        self._net = net
+        super().__init__(engine, cluster, NetView(engine.net))
+        self._interrupt = interrupt
         self._owner = owner
         self._request_timeout_ms = request_timeout_ms
         self._waits: set[Future] = set()
-        self.cluster = cluster
-        self.config = engine.manager.config
-        self.coordinator: ConsumerCoordinator | None = None
+        self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
         self.leases: set[LaneKey] = set()  # connections lent to this consumer's joins now
-
-    @property
-    def broker_version_data(self) -> Any:
-        return self._engine.manager.broker_version_data
-
-    @property
-    def broker_version(self) -> Any:
-        return self._engine.manager.broker_version
-
-    def run(self, coro: Any, *args: Any) -> Any:
-        return self._engine.net.run(coro, *args)
-
-    def call_soon(self, coro: Any, *args: Any) -> Future:
-        return self._engine.net.call_soon_with_future(coro, *args)
-
-    def bootstrap(self, timeout_ms: float | None = None, refresh: bool = True) -> None:
-        """The pool has found the cluster."""
 
     def connection_delay(self, node_id: int) -> float:
         """Seconds until a fetch may be tried; kafka-python's fetcher asks nothing else here."""
-        return self._engine.manager.connection_delay(self.fetch_key(node_id))
-
-    def fetch_key(self, node_id: int) -> LaneKey:
-        """The connection that carries this consumer's fetches: one of its own, since a fetch parks."""
-        return LaneKey(node_id, Lane.FETCH, self._owner)
+        return self._engine.manager.connection_delay(LaneKey(node_id, Lane.FETCH))
 
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:
         timeout_ms = self._request_timeout_ms if request_timeout_ms is None else request_timeout_ms
@@ -171,8 +139,9 @@ class ConsumerManager:
             return self.call_soon(self._sync, request, node_id, timeout_ms)
         if node_id is None:
             node_id = self._engine.manager.least_loaded_node()
-        key = self.fetch_key(node_id) if lane_of(request) is Lane.FETCH else LaneKey(node_id, Lane.CONTROL)
-        return self._engine.manager.send_on(key, request, timeout_ms)
+        if lane_of(request) is Lane.FETCH:
+            return self._engine.fetching.send(self._owner, request, node_id)
+        return self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
 
     async def _join(self, request: Any, node_id: int, timeout_ms: float) -> Any:
         """Join with the metadata of every topic at hand; kafka-python loses that race about once in twenty.
@@ -181,11 +150,25 @@ class ConsumerManager:
         has at that moment: a group whose leader joins too early stays without partitions.
         """
         await self._know_topics(self.cluster.tracked)
-        response = await self._engine.send_leased(self.leases, node_id, request, timeout_ms)
+        if self.coordinator is not None and self.coordinator._generation.generation_id < 0:
+            self._engine.net.call_later(_TELL_SIBLINGS_S, self._tell_siblings)
+        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms)
         if response.error_code == NoError.errno and response.leader == response.member_id:
             subscriptions = [ConsumerProtocolSubscription.decode(member.metadata) for member in response.members]
             await self._know_topics({topic for subscription in subscriptions for topic in subscription.topics})
         return response
+
+    def _tell_siblings(self) -> None:
+        """Let the group's other members in this pool rejoin now: a new one has just sent its JoinGroup.
+
+        They would learn of it by their next heartbeat, up to ``heartbeat_interval_ms`` later, and until then the new
+        member's JoinGroup waits on the broker.
+        """
+        for sibling in self._engine.siblings(self):
+            coordinator = sibling.coordinator
+            if coordinator is not None and coordinator.stable() and not coordinator.need_rejoin():
+                coordinator.request_rejoin()
+                sibling.end_waits()
 
     async def _know_topics(self, topics: Collection[str]) -> None:
         await self.cluster.topics_known(topics)
@@ -194,7 +177,7 @@ class ConsumerManager:
         self.cluster.deliver()
 
     async def _sync(self, request: Any, node_id: int, timeout_ms: float) -> Any:
-        response = await self._engine.send_leased(self.leases, node_id, request, timeout_ms)
+        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms)
         # While the SyncGroup was parked, a failed commit or heartbeat may have reset the generation. kafka-python then
         # compares the answer with no generation at all and raises InconsistentGroupProtocolError to the user. The
         # answer is of a generation that is over: join again.
@@ -213,6 +196,8 @@ class ConsumerManager:
                 wait.success(None)
 
         future.add_both(end)
+        if self._interrupt.due:
+            end()  # asked for between the poll's last look and this, so end_waits has come and gone
         self._waits.add(wait)
         timer = None if timeout_ms is None else self._engine.net.call_later(timeout_ms / 1000, end)
         try:

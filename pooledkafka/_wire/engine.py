@@ -6,8 +6,8 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
 from kafka.errors import (
     KafkaError,
@@ -20,10 +20,14 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.selector import NetworkSelector
 
 from pooledkafka._logging import get_logger
+from pooledkafka._wire.fetching import SharedFetching
+from pooledkafka._wire.joins import Joins
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.leases import Leases
 from pooledkafka._wire.manager import SharedManager
-from pooledkafka.errors import PoolTimeoutError
+from pooledkafka._wire.permits import Permits
+from pooledkafka._wire.refresher import MetadataRefresher
+from pooledkafka.errors import ConfigurationError, PoolTimeoutError
 
 __all__ = ["Engine"]
 
@@ -36,6 +40,15 @@ _REFUSED = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
 """Failures that trying again cannot mend."""
 
 
+class GroupMember(Protocol):
+    """A consumer as the others of its group in the pool see it."""
+
+    coordinator: Any
+
+    def end_waits(self) -> None:
+        """Let its poll look again at what there is to do."""
+
+
 class Engine:
     """Owns what all clients of a pool share; a new one is made each time the pool connects.
 
@@ -43,14 +56,32 @@ class Engine:
     they may be called from any other.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        max_in_flight_requests: int | None,
+        max_leased_connections: int,
+        fetch_buffer_bytes: int,
+    ) -> None:
         self.net = NetworkSelector(**options)
+        self.permits = Permits(max_in_flight_requests)
+        # The limits that a group's joins must fit in, by the names of their options.
+        self._join_limits = {"max_leased_connections": max_leased_connections}
+        if self.permits.limit is not None:
+            self._join_limits["max_in_flight_requests"] = self.permits.limit
+        # While requests are limited, one is left for heartbeats and everything else.
+        self.joins = Joins(min(self._join_limits.values()), spare=0 if self.permits.limit is None else 1)
         self.manager = SharedManager(
             self.net,
             on_connection=self._watch,
+            permits=self.permits,
             **options,
         )
         self.client = KafkaNetClient(net=self.net, manager=self.manager)
+        self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes)
+        self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"])
+        self._consumers: list[GroupMember] = []
         self._leases = Leases()
         self._owners = itertools.count(1)
         self._stop_lock = threading.Lock()  # one stop() at a time; guards nothing else
@@ -81,12 +112,14 @@ class Engine:
                 "Check that the brokers run, that this address and port are right, and that security_protocol "
                 "is the listener's."
             ) from error
+        self._refresher.start()
 
     def stop(self) -> None:
         """Close every connection and end the I/O thread; idempotent. Requests in flight fail."""
         with self._stop_lock:
             if self.net._closed:
                 return
+            self._refresher.stop()
             try:
                 self.net.run(self.manager.close)
             except Exception as error:  # the I/O thread may have died; what it held is still closed below
@@ -137,6 +170,16 @@ class Engine:
         """Accept responses of ``size`` bytes on connections opened from now on; from any thread."""
         self.manager.config["receive_message_max_bytes"] = max(self.manager.config["receive_message_max_bytes"], size)
 
+    async def send_join(self, owner_leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Any:
+        """Send a group's JoinGroup or SyncGroup when it is the group's turn."""
+        turn = Future()
+        self.joins.enter(request.group_id, lambda: turn.success(None))
+        await turn
+        try:
+            return await self.send_leased(owner_leases, node_id, request, timeout_ms)
+        finally:
+            self.joins.leave(request.group_id)
+
     async def send_leased(self, owner_leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Any:
         """Send a request that parks on the broker on a connection of its own, and return the response.
 
@@ -156,10 +199,41 @@ class Engine:
         for key in self._leases.take_idle(time.monotonic(), _LEASE_IDLE_S):
             self.manager.close_connection(key)
 
-    def close_connections_of(self, owner: int, leases: set[LaneKey]) -> None:
-        """Close what only ``owner`` used."""
-        own = [key for key, _ in self.manager.connections() if key.lane is Lane.FETCH and key.number == owner]
-        for key in [*own, *leases]:
+    def attach_member(self, group: str) -> None:
+        """Count a consumer of ``group``; raises ConfigurationError where the group could then never join."""
+        members = self.joins.members[group] + 1
+        for name, limit in self._join_limits.items():
+            if members > limit:
+                raise ConfigurationError(
+                    f"{name}={limit} cannot work: this would be consumer {members} of group {group!r} in the pool, and "
+                    f"each of them has a JoinGroup in progress until all have. The smallest that works is {members}."
+                )
+        self.joins.members[group] = members
+
+    def detach_member(self, group: str) -> None:
+        """Undo ``attach_member``."""
+        self.joins.members[group] -= 1
+
+    def add_consumer(self, consumer: GroupMember) -> None:
+        """Let the other consumers of its group in this pool find it."""
+        self._consumers.append(consumer)
+
+    def remove_consumer(self, consumer: GroupMember) -> None:
+        """Undo ``add_consumer``; does nothing for one that is not there."""
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
+
+    def siblings(self, consumer: GroupMember) -> list[GroupMember]:
+        """The other consumers of its group in this pool."""
+        return [
+            other
+            for other in self._consumers
+            if other is not consumer and other.coordinator.group_id == consumer.coordinator.group_id
+        ]
+
+    def close_connections(self, keys: Collection[LaneKey]) -> None:
+        """Close these connections."""
+        for key in list(keys):
             self.manager.close_connection(key)
 
     # -- watching connections ------------------------------------------------------------------------------------------

@@ -27,8 +27,11 @@ class Lane(str, Enum):
     """Produce requests, in the order sent; with ``acks=all`` each may wait for replicas."""
     FETCH = "fetch"
     """Long polls: they park by design until there is data."""
+    CATCH_UP = "catch-up"
+    """Fetches of readers that lag, which have data and return at once; opened on demand, closed when idle."""
     LEASED = "leased"
-    """JoinGroup and SyncGroup park until every member has come, so each has its connection alone while in flight."""
+    """JoinGroup and SyncGroup park until every member has come, CreateTopics and the like until it is done: each has
+    its connection alone while in flight."""
 
 
 class LaneKey(NamedTuple):
@@ -37,7 +40,7 @@ class LaneKey(NamedTuple):
     node_id: int
     lane: Lane
     number: int = 0
-    """Tells apart connections of one lane: the number of the lease, or of the consumer whose fetches it carries."""
+    """Tells apart connections of one lane: the number of the lease, or of the fetch's isolation level and rack."""
 
 
 def lane_of(request: Any) -> Lane:
@@ -48,4 +51,5 @@ def lane_of(request: Any) -> Lane:
         return Lane.FETCH
     if isinstance(request, (JoinGroupRequest, SyncGroupRequest)):
         return Lane.LEASED
-    return Lane.CONTROL
+    # Admin requests that tell the broker how long it may wait; so does Produce, above.
+    return Lane.LEASED if hasattr(request, "timeout_ms") else Lane.CONTROL

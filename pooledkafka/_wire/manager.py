@@ -7,18 +7,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kafka.errors import NodeNotReadyError, UnknownBrokerIdError
+from kafka.errors import KafkaError, KafkaTimeoutError, NodeNotReadyError, UnknownBrokerIdError
 from kafka.future import Future
 from kafka.net.manager import KafkaConnectionManager
+from kafka.protocol.consumer import FetchRequest
 
 from pooledkafka._wire.cluster import SharedCluster
 from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.permits import Permits
 
 __all__ = ["SharedManager"]
 
 # A shared lane pipelines the requests of many clients; each client keeps its own limit (see facade.py). kafka-python's
 # limit of a connection would fail the sends of whoever comes sixth.
 _UNLIMITED = 2**31
+
+_SCARCE_WAIT_MS = 25
+"""A fetch's longest wait while permits are scarce: long enough not to spin, short enough for who comes next."""
 
 
 class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
@@ -36,6 +41,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         *,
         allow_auto_create_topics: bool,
         on_connection: Callable[[LaneKey, Any], None],
+        permits: Permits,
         **config: Any,
     ) -> None:
         config["max_in_flight_requests_per_connection"] = _UNLIMITED
@@ -48,6 +54,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         )
         self.cluster.attach(self)
         self._on_connection = on_connection
+        self._permits = permits
 
     def connection(self, key: Any) -> Any | None:
         """The connection under ``key`` as it is now, whatever its state."""
@@ -78,11 +85,49 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         return self.send_on(node_id, request, request_timeout_ms)
 
     def send_on(self, key: Any, request: Any, request_timeout_ms: float | None = None) -> Future:
-        """Send ``request`` on the connection under ``key``; on the I/O thread only.
+        """Send ``request`` on the connection under ``key`` when it has a permit; on the I/O thread only.
 
-        While a lane is throttled or its socket's buffer is full, the request waits its turn in the connection's
-        buffer; kafka-python would fail it, which is right for one client's own connection and wrong for a shared one.
+        A connection is opened only for a request that has its permit, so the requests by which a connection introduces
+        itself are covered by it: the request that they prepare is not on its way yet.
         """
+        if request_timeout_ms is None:
+            request_timeout_ms = self.config["request_timeout_ms"]
+        if self._permits.limit is None:
+            return self._send_now(key, request, request_timeout_ms)
+        future = Future()
+        give_up_at = time.monotonic() + request_timeout_ms / 1000
+
+        def granted() -> None:
+            remaining_ms = (give_up_at - time.monotonic()) * 1000
+            if remaining_ms <= 0:
+                sent = Future().failure(KafkaTimeoutError("no request may be in progress beside those that are"))
+            else:
+                if isinstance(request, FetchRequest):
+                    request.max_wait_ms = self._fetch_wait_ms(request.max_wait_ms)
+                try:
+                    sent = self._send_now(key, request, remaining_ms)
+                except KafkaError as error:
+                    sent = Future().failure(error)
+            sent.add_both(lambda _: self._permits.release())
+            sent.chain(future)
+
+        self._permits.acquire(granted, long_poll=isinstance(request, FetchRequest))
+        return future
+
+    def _fetch_wait_ms(self, wanted_ms: int) -> int:
+        """How long a fetch may wait on the broker while permits are limited.
+
+        Not at all while something else waits for a permit. Fetches that wait for each other take turns, and the last
+        free permit is never held for long, since whatever comes next would have to wait for the long poll.
+        """
+        if self._permits.urgent:
+            return 0
+        scarce = self._permits.waiting or self._permits.held == self._permits.limit
+        return min(wanted_ms, _SCARCE_WAIT_MS) if scarce else wanted_ms
+
+    def _send_now(self, key: Any, request: Any, request_timeout_ms: float) -> Future:
+        # While a lane is throttled or its socket's buffer is full, the request waits its turn in the connection's
+        # buffer; kafka-python would fail it, which is right for one client's own connection and wrong for a shared one.
         try:
             connection = self.get_connection(key)
         except (NodeNotReadyError, UnknownBrokerIdError) as error:
@@ -91,6 +136,21 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             return connection.send_request(request, request_timeout_ms=request_timeout_ms)
         timeout_at = connection._timeout_at(timeout_ms=request_timeout_ms)
         return connection._send_request(request, future=Future(), timeout_at=timeout_at)
+
+    def open(self, key: LaneKey) -> Future:
+        """Open the connection under ``key``, holding a permit meanwhile; fails if it does not come up."""
+        future = Future()
+
+        def granted() -> None:
+            try:
+                opened = self.get_connection(key).init_future
+            except KafkaError as error:
+                opened = Future().failure(error)
+            opened.add_both(lambda _: self._permits.release())
+            opened.chain(future)
+
+        self._permits.acquire(granted)
+        return future
 
     def close_connection(self, key: LaneKey) -> None:
         """Close one connection on purpose; on the I/O thread only."""

@@ -13,6 +13,7 @@ from pooledkafka._wire.cluster import ClusterView
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.lanes import Lane, LaneKey, lane_of
 from pooledkafka._wire.mailbox import Mailbox
+from pooledkafka._wire.views import ManagerView, NetView
 
 __all__ = ["ProducerFacade"]
 
@@ -34,8 +35,9 @@ class ProducerFacade:
         self._max_in_flight = max_in_flight
         self._mailbox = Mailbox()
         self._in_flight: Counter[int] = Counter()  # requests not yet completed, by broker; the Sender thread's
+        self._opening: set[int] = set()  # brokers whose produce lane is being opened for us; the Sender thread's
         self.cluster: ClusterView = engine.manager.cluster.attach_view()
-        self._manager = ProducerManager(engine, self.cluster)
+        self._manager = ManagerView(engine, self.cluster, NetView(engine.net))
 
     def send(self, node_id: int, request: Any, **_: Any) -> Future:
         """Send on the lane of the request; the future is completed by ``poll``, on the Sender thread."""
@@ -101,38 +103,42 @@ class ProducerFacade:
         if self._in_flight[node_id] >= self._max_in_flight:
             return self._request_timeout_ms
         connection = self._produce_lane(node_id)
+        if node_id in self._opening or (connection is not None and not connection.connected):
+            return _CONNECTING_MS
         if connection is None:
             return max(1.0, self._engine.manager.connection_delay(LaneKey(node_id, Lane.PRODUCE)) * 1000)
-        if not connection.connected:
-            return _CONNECTING_MS
         return max(_THROTTLED_MS, float(connection._throttle_time - time.monotonic()) * 1000)
 
     def maybe_connect(self, node_id: int, **_: Any) -> None:
         """Open the broker's produce lane and wake the Sender when it is up or has failed."""
-        if self._produce_lane(node_id) is None:
-            self._on_io_thread(lambda: self._connect(LaneKey(node_id, Lane.PRODUCE)))
+        if node_id in self._opening or self._produce_lane(node_id) is not None:
+            return
+        self._opening.add(node_id)
+
+        def opened(_: Any) -> None:  # on the I/O thread
+            self._mailbox.put(lambda: self._opening.discard(node_id))
+
+        try:
+            self._on_io_thread(lambda: self._engine.manager.open(LaneKey(node_id, Lane.PRODUCE)).add_both(opened))
+        except KafkaConnectionError:
+            self._opening.discard(node_id)
+            raise
 
     def await_ready(self, node_id: int, timeout_ms: float = 30000) -> bool:
         """Wait until the broker's control lane is up: kafka-python asks this for InitProducerId and transactions."""
-        key = LaneKey(node_id, Lane.CONTROL)
         deadline = time.monotonic() + timeout_ms / 1000
-        self._on_io_thread(lambda: self._connect(key))
-        while True:
-            connection = self._engine.manager.connection(key)
-            if connection is not None and connection.connected:
-                return True
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or self._engine.manager.connection_delay(key) > 0 or self._engine.net._closed:
-                raise KafkaConnectionError(f"broker {node_id} not ready within {timeout_ms:.0f} ms")
-            self._mailbox.run_pending(min(remaining, _CONNECTING_MS / 1000))
+        opened = Future()
 
-    def _connect(self, key: LaneKey) -> None:  # on the I/O thread
-        try:
-            connection = self._engine.manager.get_connection(key)
-        except KafkaError:
-            self._mailbox.wakeup()
-        else:
-            connection.init_future.add_both(lambda _: self._mailbox.wakeup())
+        def tell(outcome: Any) -> None:  # on the I/O thread
+            done = opened.failure if isinstance(outcome, BaseException) else opened.success
+            self._mailbox.put(lambda: done(outcome))
+
+        self._on_io_thread(lambda: self._engine.manager.open(LaneKey(node_id, Lane.CONTROL)).add_both(tell))
+        self.poll(timeout_ms=(deadline - time.monotonic()) * 1000, future=opened)
+        if opened.succeeded():
+            return True
+        cause = opened.exception if opened.is_done else f"not within {timeout_ms:.0f} ms"
+        raise KafkaConnectionError(f"broker {node_id} not ready: {cause}")
 
     def _on_io_thread(self, action: Any) -> None:
         try:
@@ -155,19 +161,3 @@ class ProducerFacade:
     def close(self) -> None:
         """Detach this producer; the lanes are everybody's and stay."""
         self.cluster.close()
-
-
-class ProducerManager:
-    """The little of a connection manager that kafka-python's producer looks at in its constructor."""
-
-    def __init__(self, engine: Engine, cluster: ClusterView) -> None:
-        self._engine = engine
-        self.cluster = cluster
-
-    @property
-    def broker_version_data(self) -> Any:
-        return self._engine.manager.broker_version_data
-
-    @property
-    def broker_version(self) -> Any:
-        return self._engine.manager.broker_version

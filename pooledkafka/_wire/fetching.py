@@ -1,0 +1,247 @@
+"""Carries the fetches of all consumers of a pool: the multiplexers' requests and answers, in kafka-python's terms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from kafka.consumer.fetcher import FetchMetadata, FetchRequestData, FetchSessionHandler
+from kafka.errors import KafkaError, NoError
+from kafka.future import Future
+from kafka.protocol.consumer import FetchRequest, FetchResponse
+from kafka.structs import TopicPartition
+
+from pooledkafka._fetch import Line, LogicalFetch, Multiplexer, Position, ReadAhead, WireFetch
+from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.manager import SharedManager
+
+__all__ = ["SharedFetching"]
+
+_FetchPartition = FetchRequest.FetchTopic.FetchPartition
+_FetchableTopic = FetchResponse.FetchableTopicResponse
+_PartitionData = _FetchableTopic.PartitionData
+
+_MAX_VERSION = 12  # kafka-python's consumer understands answers up to this one
+_CATCH_UP_IDLE_S = 30.0
+_ROUTE_IDLE_S = 5.0
+"""How long the connection of a parked fetch is kept when the last consumer has gone; another may come soon."""
+
+
+class SharedFetching:
+    """All fetching of a pool; on the I/O thread only, but for the counters, which any thread may read."""
+
+    def __init__(self, net: Any, manager: SharedManager, buffer_bytes: int) -> None:
+        self._net = net
+        self._manager = manager
+        self._routes: dict[tuple[int, int, str], Route] = {}
+        self.read_ahead = ReadAhead(buffer_bytes)
+        self.logical_fetches = 0
+        self.wire_fetches = 0
+
+    def send(self, owner: int, request: Any, node_id: int) -> Future:
+        """Answer one consumer's FetchRequest from what is read for all; it is never forwarded as it is."""
+        self.logical_fetches += 1
+        key = (node_id, int(request.isolation_level), request.rack_id or "")
+        route = self._routes.get(key)
+        if route is None:
+            # Consumers of another isolation level or rack cannot share a request, so they park on one of their own.
+            number = sum(1 for other in self._routes if other[0] == node_id)
+            route = self._routes[key] = Route(self, self._net, self._manager, key, number)
+        return route.submit(owner, request)
+
+    def forget(self, owner: int) -> None:
+        """A consumer has gone."""
+        for route in self._routes.values():
+            route.forget(owner)
+        if not self._net._closed:
+            self._net.call_later(_ROUTE_IDLE_S, self._drop_idle)
+
+    def _drop_idle(self) -> None:
+        for key, route in list(self._routes.items()):
+            if route.idle:
+                route.close()
+                del self._routes[key]
+
+    def room_again(self) -> None:
+        """Let everybody read ahead who was kept from it, if there is room now; another broker's readers made it."""
+        if self.read_ahead.has_room:
+            for route in self._routes.values():
+                route.resume()
+
+
+class Route:
+    """One multiplexer and the two connections that it has to its broker."""
+
+    def __init__(
+        self, fetching: SharedFetching, net: Any, manager: SharedManager, key: tuple[int, int, str], number: int
+    ) -> None:
+        node_id, self._isolation_level, self._rack = key
+        self._fetching = fetching
+        self._net = net
+        self._manager = manager
+        self._keys = {
+            Line.PARKED: LaneKey(node_id, Lane.FETCH, number),
+            Line.CATCH_UP: LaneKey(node_id, Lane.CATCH_UP),
+        }
+        self._multiplexer = Multiplexer(
+            read_committed=self._isolation_level == 1, read_ahead=fetching.read_ahead, join=_join
+        )
+        self._session = FetchSessionHandler(node_id)
+        self._version = _MAX_VERSION  # of the broker's last answer
+        self._step_is_due = False
+        self._wake_at = float("inf")  # when the earliest timer fires
+        self._caught_up_at = 0.0  # when the last catch-up fetch was sent
+
+    @property
+    def idle(self) -> bool:
+        return self._multiplexer.idle
+
+    def submit(self, owner: int, request: Any) -> Future:
+        partitions = {
+            TopicPartition(topic.topic, p.partition): Position(
+                p.fetch_offset, p.current_leader_epoch, p.last_fetched_epoch, p.partition_max_bytes
+            )
+            for topic in request.topics
+            for p in topic.partitions
+        }
+        now = time.monotonic()
+        future = Future()
+        deadline = now + request.max_wait_ms / 1000
+        fetch = LogicalFetch(owner, partitions, deadline, request.min_bytes, request.max_bytes, context=future)
+        self._multiplexer.submit(fetch, now)
+        self._step_soon()
+        return future
+
+    def forget(self, owner: int) -> None:
+        self._multiplexer.forget(owner)
+        self._step_soon()
+
+    def resume(self) -> None:
+        if self._multiplexer.starved:
+            self._step_soon()
+
+    def close(self) -> None:
+        """Close the connections; should another route need the one for catching up, it opens it again."""
+        for key in self._keys.values():
+            self._manager.close_connection(key)
+
+    # -- driving the multiplexer ---------------------------------------------------------------------------------------
+
+    def _step_soon(self) -> None:
+        # Many consumers come back in one round of the event loop, all woken by one answer: they go into one step.
+        if not self._step_is_due:
+            self._step_is_due = True
+            self._net.call_soon(self._step)
+
+    def _step(self) -> None:
+        self._step_is_due = False
+        now = time.monotonic()
+        requests, completions, wake_at = self._multiplexer.step(now)
+        for wire in requests:
+            self._send(wire, now)
+        for fetch, answers in completions:
+            fetch.context.success(self._response(answers))
+        self._fetching.room_again()
+        if wake_at is not None and wake_at < self._wake_at:
+            self._wake_at = wake_at
+            self._net.call_at(wake_at, self._wake)
+
+    def _wake(self) -> None:
+        self._wake_at = float("inf")
+        self._step()
+
+    def _send(self, wire: WireFetch, now: float) -> None:
+        self._fetching.wire_fetches += 1
+        partitions = {
+            partition: _FetchPartition(
+                partition=partition.partition,
+                current_leader_epoch=position.current_leader_epoch,
+                fetch_offset=position.fetch_offset,
+                last_fetched_epoch=position.last_fetched_epoch,
+                partition_max_bytes=position.partition_max_bytes,
+            )
+            for partition, position in wire.partitions.items()
+        }
+        parked = wire.line is Line.PARKED
+        if parked:
+            data = self._session.build_next(partitions)
+        else:
+            data = FetchRequestData(partitions, None, FetchMetadata.LEGACY)
+            self._caught_up_at = now
+        request = FetchRequest(
+            max_wait_ms=wire.max_wait_ms,
+            min_bytes=1,
+            max_bytes=wire.max_bytes,
+            isolation_level=self._isolation_level,
+            session_id=data.id,
+            session_epoch=data.epoch,
+            topics=data.to_send,
+            forgotten_topics_data=data.to_forget,
+            rack_id=self._rack,
+            min_version=FetchRequest.min_version_for_isolation_level(self._isolation_level),
+            max_version=_MAX_VERSION,
+        )
+        try:
+            future = self._manager.send_on(self._keys[wire.line], request)
+        except KafkaError as error:
+            future = Future().failure(error)
+        future.add_callback(lambda response: self._answered(wire, response))
+        future.add_errback(lambda error: self._failed(wire, error))
+
+    def _answered(self, wire: WireFetch, response: Any) -> None:
+        good = response.error_code == NoError.errno
+        if wire.line is Line.PARKED and response.API_VERSION >= 7:
+            good = self._session.handle_response(response)  # commits the session, or starts over with a new one
+        if not good:
+            self._multiplexer.failed(wire, time.monotonic())
+        else:
+            self._version = response.API_VERSION
+            answers = {
+                TopicPartition(topic.topic, partition.partition_index): partition
+                for topic in response.responses
+                for partition in topic.partitions
+            }
+            self._multiplexer.answered(wire, answers, time.monotonic())
+        if wire.line is Line.CATCH_UP:
+            self._net.call_later(_CATCH_UP_IDLE_S, self._close_idle_catch_up)
+        self._step_soon()
+
+    def _failed(self, wire: WireFetch, error: BaseException) -> None:
+        if wire.line is Line.PARKED:
+            self._session.handle_error(error)
+        self._multiplexer.failed(wire, time.monotonic())
+        if not self._net._closed:
+            self._step_soon()
+
+    def _close_idle_catch_up(self) -> None:
+        if self._caught_up_at + _CATCH_UP_IDLE_S <= time.monotonic():
+            self._manager.close_connection(self._keys[Line.CATCH_UP])
+
+    def _response(self, answers: dict[TopicPartition, Any]) -> Any:
+        topics: dict[str, list[Any]] = {}
+        for partition, answer in answers.items():
+            topics.setdefault(partition.topic, []).append(answer)
+        return FetchResponse(
+            version=self._version,
+            throttle_time_ms=0,
+            error_code=NoError.errno,
+            session_id=FetchMetadata.INVALID_SESSION_ID,
+            responses=[_FetchableTopic(topic=topic, partitions=partitions) for topic, partitions in topics.items()],
+        )
+
+
+def _join(answers: Sequence[Any]) -> Any:
+    """One partition's answers that follow each other, as one."""
+    last = answers[-1]
+    aborted = {(a.producer_id, a.first_offset): a for answer in answers for a in answer.aborted_transactions or ()}
+    return _PartitionData(
+        partition_index=last.partition_index,
+        error_code=NoError.errno,
+        high_watermark=last.high_watermark,
+        last_stable_offset=last.last_stable_offset,
+        log_start_offset=last.log_start_offset,
+        aborted_transactions=list(aborted.values()),
+        preferred_read_replica=-1,
+        records=b"".join(answer.records for answer in answers),
+    )

@@ -1,0 +1,67 @@
+"""Which groups may join at the same time."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+__all__ = ["Joins"]
+
+
+class Joins:
+    """Admits whole groups to joining, so that no two wait for each other's connections or permits.
+
+    Each JoinGroup waits on the broker until all members of its group have sent theirs. If only some members of each of
+    two groups got in, neither group could ever complete. So a group is let in only where there is room for all its
+    members in this pool, and groups wait in the order in which they came. A group that is alone may take all the room;
+    several together leave ``spare`` places free.
+
+    Used on the I/O thread only. ``capacity`` None: as many as there are.
+    """
+
+    def __init__(self, capacity: int | None, spare: int = 0) -> None:
+        self._capacity = capacity
+        self._spare = spare
+        self.members: Counter[str] = Counter()  # consumers of this pool by group
+        self._active: Counter[str] = Counter()  # requests admitted and not done, by group
+        self._waiting: deque[tuple[str, Callable[[], None]]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many joins wait for their group's turn."""
+        return len(self._waiting)
+
+    def enter(self, group: str, admitted: Callable[[], None]) -> None:
+        """Call ``admitted`` when ``group`` may join: at once if it does already or there is room for all of it."""
+        if self._has_room(group) and (group in self._active or not self._waiting):
+            self._active[group] += 1
+            admitted()
+        else:
+            self._waiting.append((group, admitted))
+
+    def leave(self, group: str) -> None:
+        """One request of ``group`` is done."""
+        self._active[group] -= 1
+        if not self._active[group]:
+            del self._active[group]
+        self._admit_waiting()
+
+    def _admit_waiting(self) -> None:
+        still_waiting: deque[tuple[str, Callable[[], None]]] = deque()
+        let_in: list[Callable[[], None]] = []
+        for group, admitted in self._waiting:
+            # Members of a group that was let in go with it, past others that have to wait.
+            if self._has_room(group) and (group in self._active or not still_waiting):
+                self._active[group] += 1
+                let_in.append(admitted)
+            else:
+                still_waiting.append((group, admitted))
+        self._waiting = still_waiting
+        for admitted in let_in:
+            admitted()
+
+    def _has_room(self, group: str) -> bool:
+        others = sum(max(1, self.members[other]) for other in self._active if other != group)
+        if self._capacity is None or not others:
+            return True
+        return others + max(1, self.members[group]) <= self._capacity - self._spare

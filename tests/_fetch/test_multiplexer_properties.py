@@ -1,0 +1,150 @@
+"""Whatever happens in whatever order, each reader gets exactly its log, in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from kafka.structs import TopicPartition
+
+from pooledkafka._fetch import Limits, Line, LogicalFetch, Multiplexer, Position, ReadAhead, WireFetch
+from tests._fetch.simulated_log import SimulatedBroker, SimulatedLog, join, offsets_in
+
+PARTITIONS = [TopicPartition("t", n) for n in range(3)]
+READERS = [1, 2, 3, 4]
+BUDGET = 2_000
+MAX_BYTES = 400
+LIMITS = Limits(max_bytes=1_500, idle_s=3.0)
+
+partitions = st.sampled_from(PARTITIONS)
+readers = st.sampled_from(READERS)
+
+
+class Machine(RuleBasedStateMachine):
+    """Drives a multiplexer with random events against simulated logs, and checks what every reader gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.broker = SimulatedBroker()
+        self.broker.logs = {partition: SimulatedLog() for partition in PARTITIONS}
+        self.read_ahead = ReadAhead(BUDGET)
+        self.machine = Multiplexer(read_committed=False, read_ahead=self.read_ahead, join=join, limits=LIMITS)
+        self.wires: list[WireFetch] = []
+        self.waiting: dict[int, LogicalFetch] = {}
+        self.positions: dict[int, dict[TopicPartition, int]] = {r: dict.fromkeys(PARTITIONS, 0) for r in READERS}
+
+    def step(self) -> None:
+        step = self.machine.step(self.now)
+        self.wires.extend(step.requests)
+        for fetch, answers in step.completions:
+            self.completed(fetch, answers)
+        lines = [wire.line for wire in self.wires]
+        assert len(lines) == len(set(lines)), "one request at a time on each connection"
+
+    def completed(self, fetch: LogicalFetch, answers: dict[TopicPartition, Any]) -> None:
+        if self.waiting.get(fetch.reader) is fetch:
+            del self.waiting[fetch.reader]
+        for partition, answer in answers.items():
+            asked = fetch.partitions[partition].fetch_offset
+            if answer.error_code:
+                assert answer.error_code == 6, "the one that the rules set"
+                continue
+            offsets = [offset for offset in offsets_in(answer.records) if offset >= asked]
+            assert offsets == list(range(asked, asked + len(offsets))), "without a gap, from where the reader is"
+            if offsets and self.positions[fetch.reader][partition] == asked:
+                self.positions[fetch.reader][partition] = offsets[-1] + 1
+                assert offsets[-1] < self.broker.logs[partition].end
+
+    @rule(partition=partitions, count=st.integers(1, 5))
+    def produce(self, partition: TopicPartition, count: int) -> None:
+        self.broker.logs[partition].append(count)
+
+    @rule(
+        reader=readers,
+        chosen=st.sets(partitions, min_size=1),
+        wait=st.floats(0, 1),
+        min_bytes=st.sampled_from([1, 1, 300]),
+    )
+    def fetch(self, reader: int, chosen: set[TopicPartition], wait: float, min_bytes: int) -> None:
+        wanted = {p: Position(self.positions[reader][p], partition_max_bytes=MAX_BYTES) for p in chosen}
+        self.waiting[reader] = fetch = LogicalFetch(
+            reader, wanted, self.now + wait, min_bytes=min_bytes, max_bytes=1_000
+        )
+        self.machine.submit(fetch, self.now)
+        self.step()
+
+    @rule(reader=readers, partition=partitions, data=st.data())
+    def seek(self, reader: int, partition: TopicPartition, data: Any) -> None:
+        self.positions[reader][partition] = data.draw(st.integers(0, self.broker.logs[partition].end))
+
+    @rule(reader=readers)
+    def leave(self, reader: int) -> None:
+        self.waiting.pop(reader, None)
+        self.machine.forget(reader)
+        self.step()
+
+    @precondition(lambda self: self.wires)
+    @rule(data=st.data(), sessions=st.booleans())
+    def answer(self, data: Any, sessions: bool) -> None:
+        wire = data.draw(st.sampled_from(self.wires))
+        self.wires.remove(wire)
+        self.machine.answered(wire, self.broker.answer(wire, sessions=sessions and wire.line is Line.PARKED), self.now)
+        self.step()
+
+    @precondition(lambda self: self.wires)
+    @rule(data=st.data())
+    def lose(self, data: Any) -> None:
+        wire = data.draw(st.sampled_from(self.wires))
+        self.wires.remove(wire)
+        self.machine.failed(wire, self.now)
+        self.step()
+
+    @rule(partition=partitions, error=st.sampled_from([0, 0, 6]))
+    def set_error(self, partition: TopicPartition, error: int) -> None:
+        self.broker.logs[partition].error = error
+
+    @rule(seconds=st.floats(0.01, 5))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.step()
+
+    @invariant()
+    def read_ahead_is_bounded(self) -> None:
+        # One response for each connection may be on its way when the bound is met.
+        assert 0 <= self.read_ahead.used <= BUDGET + 2 * (LIMITS.max_bytes + 3 * 512)
+
+    def teardown(self) -> None:
+        """Without errors, everybody gets to the end of every log."""
+        for log in self.broker.logs.values():
+            log.error = 0
+        for _ in range(2_000):
+            if all(self.positions[r][p] == log.end for r in READERS for p, log in self.broker.logs.items()):
+                break
+            for reader in READERS:
+                if reader not in self.waiting:
+                    wanted = {p: Position(o, partition_max_bytes=MAX_BYTES) for p, o in self.positions[reader].items()}
+                    self.waiting[reader] = LogicalFetch(reader, wanted, self.now + 0.5)
+                    self.machine.submit(self.waiting[reader], self.now)
+            self.step()
+            for wire in self.wires[:]:
+                self.wires.remove(wire)
+                self.machine.answered(wire, self.broker.answer(wire), self.now)
+            self.now += 0.01
+            self.step()
+        else:
+            raise AssertionError("somebody never got to the end")
+        for reader in READERS:
+            self.machine.forget(reader)
+        for wire in self.wires[:]:
+            self.machine.answered(wire, self.broker.answer(wire), self.now)
+        assert self.read_ahead.used == 0
+        assert self.machine.idle
+
+
+TestMultiplexer = Machine.TestCase
+TestMultiplexer.settings = settings(
+    max_examples=300, stateful_step_count=60, deadline=None, phases=[Phase.generate, Phase.explicit]
+)
