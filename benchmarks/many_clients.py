@@ -1,7 +1,8 @@
 """What many clients in one process cost: pooledkafka, stock kafka-python and confluent-kafka on the same brokers.
 
 For each library, in a process of its own and in turns: N consumers in groups of their own, then N consumers in one
-group, with one producer. Prints a table of the medians of all rounds and writes everything as JSON.
+group, all at the end of a topic; then one more consumer and a producer on a second topic, which measure the latency
+beside the N that wait. Prints a table of the medians of all rounds and writes everything as JSON.
 
     python benchmarks/many_clients.py --bootstrap localhost:9092 --consumers 1 50 --rounds 3 --json many_clients.json
 """
@@ -30,8 +31,10 @@ POLL_S = 0.2
 PARTITIONS = 6
 SETTLE_S = 6.0  # connections that a start needed and that are not used any more go away in this time
 TIMEOUT_S = 120.0
+ASSIGNED_WITHIN_S = 60.0
 
 COLUMNS = {
+    "assigned": "assigned",
     "assigned_s": "assigned s",
     "sockets": "sockets",
     "threads": "threads",
@@ -208,29 +211,28 @@ def measure(library: Library, topic: str, consumers: int, one_group: bool, idle_
 
     readers = [ReaderThread(make(number), stop) for number in range(consumers)]
     wanted = PARTITIONS if one_group else PARTITIONS * consumers
-    while sum(reader.assigned for reader in readers) != wanted:
-        if time.monotonic() - start > TIMEOUT_S:
-            raise TimeoutError(f"{sum(r.assigned > 0 for r in readers)} of {consumers} consumers have partitions")
+    # Stock kafka-python leaves about one consumer in twenty without partitions for ever; that is a result too.
+    while sum(reader.assigned for reader in readers) != wanted and time.monotonic() - start < ASSIGNED_WITHIN_S:
         time.sleep(0.005)
     assigned_s = time.monotonic() - start
 
-    send = library.sender(topic)
-    warm = threading.Event()
-    send(b"%d" % time.monotonic_ns(), warm.set)
-    warm.wait(TIMEOUT_S)
+    probe = ReaderThread(lambda: library.reader(f"{topic}-probe", f"bench-{name}-probe"), stop)
+    send = library.sender(f"{topic}-probe")
+    while not probe.latencies_ms:  # both ends are at work
+        send(b"%d" % time.monotonic_ns(), lambda: None)
+        time.sleep(0.1)
     time.sleep(SETTLE_S)
 
-    figures: dict[str, Any] = {"assigned_s": assigned_s}
+    figures: dict[str, Any] = {"assigned": sum(reader.assigned > 0 for reader in readers), "assigned_s": assigned_s}
     figures["sockets"] = sum(c.status == psutil.CONN_ESTABLISHED for c in process.net_connections(kind="inet"))
     # Each consumer is polled by a thread of the application; those are not the library's.
-    figures["threads"] = process.num_threads() - before_threads - consumers
+    figures["threads"] = process.num_threads() - before_threads - consumers - 1
     figures["rss_mb"] = process.memory_info().rss / 1e6 - before_mb
     cpu, wall = sum(process.cpu_times()[:2]), time.monotonic()
     time.sleep(idle_s)
     figures["idle_cpu_percent"] = 100 * (sum(process.cpu_times()[:2]) - cpu) / (time.monotonic() - wall)
 
-    for reader in readers:
-        reader.latencies_ms.clear()
+    probe.latencies_ms.clear()
     produce_ms: list[float] = []
     next_at = time.monotonic()
     end = next_at + load_s
@@ -246,17 +248,15 @@ def measure(library: Library, topic: str, consumers: int, one_group: bool, idle_
         acknowledged.wait(TIMEOUT_S)
         next_at += 0.01
         time.sleep(max(0.0, next_at - time.monotonic()))
-    expected = len(produce_ms) * (1 if one_group else consumers)
     deadline = time.monotonic() + TIMEOUT_S
-    while sum(len(r.latencies_ms) for r in readers) < expected and time.monotonic() < deadline:
+    while len(probe.latencies_ms) < len(produce_ms) and time.monotonic() < deadline:
         time.sleep(0.01)
-    end_to_end_ms = [ms for reader in readers for ms in reader.latencies_ms]
-    figures["records"] = {"sent": len(produce_ms), "expected": expected, "received": len(end_to_end_ms)}
-    for what, values in (("produce", produce_ms), ("end_to_end", end_to_end_ms)):
+    figures["records"] = {"sent": len(produce_ms), "received": len(probe.latencies_ms)}
+    for what, values in (("produce", produce_ms), ("end_to_end", probe.latencies_ms)):
         cuts = statistics.quantiles(values, n=100)
         figures[f"{what}_p50_ms"], figures[f"{what}_p99_ms"] = cuts[49], cuts[98]
     stop.set()
-    for reader in readers:
+    for reader in [*readers, probe]:
         reader.join()
     return figures
 
@@ -294,7 +294,7 @@ def main() -> int:
     parser.add_argument("--libraries", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--idle", type=float, default=10.0, help="seconds over which idle CPU is measured")
-    parser.add_argument("--load", type=float, default=10.0, help="seconds of sending 100 records a second")
+    parser.add_argument("--load", type=float, default=10.0, help="seconds of sending one by one, 100 a second")
     parser.add_argument("--groups", choices=("own", "one", "both"), default="both")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--worker", choices=list(LIBRARIES), help=argparse.SUPPRESS)
@@ -313,7 +313,8 @@ def main() -> int:
     topic = f"bench-{uuid.uuid4().hex[:8]}"
     admin = KafkaAdminClient(bootstrap_servers=arguments.bootstrap)
     brokers = len(admin.describe_cluster()["brokers"])
-    admin.create_topics([NewTopic(topic, num_partitions=PARTITIONS, replication_factor=min(3, brokers))])
+    topics = [topic, f"{topic}-probe"]
+    admin.create_topics([NewTopic(t, num_partitions=PARTITIONS, replication_factor=min(3, brokers)) for t in topics])
     results = []
     try:
         for _ in range(arguments.rounds):
@@ -325,7 +326,7 @@ def main() -> int:
                         results.append(figures)
                         print(json.dumps(figures), file=sys.stderr, flush=True)
     finally:
-        admin.delete_topics([topic])
+        admin.delete_topics(topics)
         admin.close()
         if arguments.json is not None:
             arguments.json.write_text(json.dumps({"brokers": brokers, "results": results}, indent=2))

@@ -97,7 +97,11 @@ class Admin:
             if self._closed:
                 raise PoolClosedError("the admin client is closed; make a new one")
             if self._wired is None:
-                self._wired = WiredAdmin(self._pool._attach(self), self._options)
+                try:
+                    self._wired = WiredAdmin(self._pool._attach(self), self._options)
+                except BaseException:
+                    self._pool._forget(self)
+                    raise
             return getattr(self._wired.kafka, name)
 
     def __repr__(self) -> str:

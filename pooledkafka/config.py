@@ -34,6 +34,8 @@ _DEFAULTS: dict[str, Any] = {
     "bootstrap_timeout_ms": 30_000,
 }
 
+_SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+
 _SECRETS = frozenset({"sasl_plain_password", "ssl_password", "sasl_oauth_token_provider"})
 
 
@@ -41,7 +43,9 @@ def pool_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The complete options of a pool; raises ConfigurationError for one that is unknown or cannot work."""
     _refuse_unknown(given, CONNECTION_OPTIONS, "a connection pool")
     check_sizes(given)
-    return {**_DEFAULTS, **given}
+    options = {**_DEFAULTS, **given}
+    _check_security(options)
+    return options
 
 
 def client_options(
@@ -76,6 +80,19 @@ def check_sizes(options: Mapping[str, Any]) -> None:
         # kafka-python's own way to say "no limit" or "never" for these two
         if value < 0 and not (value == -1 and name in ("consumer_timeout_ms", "linger_ms")):
             raise ConfigurationError(f"{name} must not be negative, but is {value!r}")
+
+
+def _check_security(options: Mapping[str, Any]) -> None:
+    # kafka-python takes a protocol that it does not know for plaintext, and then sends everything unencrypted.
+    protocol = options["security_protocol"]
+    if protocol not in _SECURITY_PROTOCOLS:
+        near = difflib.get_close_matches(str(protocol).upper(), _SECURITY_PROTOCOLS, n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigurationError(
+            f"security_protocol={protocol!r} does not exist; it is one of {', '.join(_SECURITY_PROTOCOLS)}.{hint}"
+        )
+    if protocol.startswith("SASL_") and options["sasl_mechanism"] is None:
+        raise ConfigurationError(f"security_protocol={protocol!r} needs sasl_mechanism, e.g. sasl_mechanism='PLAIN'")
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], what: str) -> None:

@@ -63,6 +63,7 @@ class Consumer:
         self._wired: WiredConsumer | None = None
         # What to do with a consumer that was just wired: on the first use, and after the pool was connected anew.
         self._resubscribe: Callable[[WiredConsumer], None] | None = None
+        self._ending = False  # set by the thread that ends this consumer, from before it holds _use until after
         self._closed = False
         if topics:
             self._resubscribe = self._subscription_to(topics=topics)
@@ -102,7 +103,13 @@ class Consumer:
         self._end(True, timeout_ms)
 
     def _end(self, autocommit: bool, timeout_ms: float) -> None:
-        deadline = time.monotonic() + timeout_ms / 1000
+        self._ending = True
+        try:
+            self._end_within(autocommit, time.monotonic() + timeout_ms / 1000, timeout_ms)
+        finally:
+            self._ending = False
+
+    def _end_within(self, autocommit: bool, deadline: float, timeout_ms: float) -> None:
         within_own_call = threading.get_ident() in (self._user, self._listening)
         if not within_own_call:
             # A poll in another thread holds _use. It may have just passed the point where an interrupt takes effect
@@ -113,8 +120,7 @@ class Consumer:
                         f"the consumer could not be ended within {timeout_ms:.0f} ms, because another thread is in a "
                         "call of it that did not return"
                     )
-                if self._wired is not None:
-                    self._wired.interrupt()
+                self.wakeup()
         try:
             if self._wired is not None:
                 self._wired.close(autocommit=autocommit, timeout_ms=max(0.0, deadline - time.monotonic()) * 1000)
@@ -147,6 +153,8 @@ class Consumer:
             yield self._wired if self._wired is not None else self._opened()
             return
         if not self._use.acquire(blocking=False):
+            if self._ending:
+                raise PoolClosedError("the consumer is being closed, or its pool disconnected, by another thread")
             raise ConcurrentUseError(
                 "the consumer is being used by another thread. A consumer is for one thread at a time: give each "
                 "thread its own (they share the pool's connections), or use a lock around all its calls."
@@ -161,9 +169,13 @@ class Consumer:
     def _opened(self) -> WiredConsumer:
         self._check_open()
         if self._wired is None:
-            wired = WiredConsumer(self._pool._attach(self), self._options)
-            if self._resubscribe is not None:
-                self._resubscribe(wired)
+            try:
+                wired = WiredConsumer(self._pool._attach(self), self._options)
+                if self._resubscribe is not None:
+                    self._resubscribe(wired)
+            except BaseException:
+                self._pool._forget(self)
+                raise
             self._wired = wired
         return self._wired
 

@@ -39,17 +39,20 @@ class Kafka:
     def connection_pool(
         self,
         *,
-        metadata_max_age_ms: int = 300_000,
-        allow_auto_create_topics: bool = True,
+        metadata_max_age_ms: int | None = None,
+        allow_auto_create_topics: bool | None = None,
         max_in_flight_requests: int | None = None,
         max_leased_connections: int = 1_000,
         fetch_buffer_bytes: int = 67_108_864,
     ) -> ConnectionPool:
-        """A pool for this cluster; see ``ConnectionPool`` for its options."""
+        """A pool for this cluster; see ``ConnectionPool`` for its options.
+
+        ``metadata_max_age_ms`` and ``allow_auto_create_topics`` default to what was given to ``Kafka``, if anything.
+        """
+        given = {"metadata_max_age_ms": metadata_max_age_ms, "allow_auto_create_topics": allow_auto_create_topics}
         options: dict[str, Any] = {
             **self._options,
-            "metadata_max_age_ms": metadata_max_age_ms,
-            "allow_auto_create_topics": allow_auto_create_topics,
+            **{name: value for name, value in given.items() if value is not None},
             "max_in_flight_requests": max_in_flight_requests,
             "max_leased_connections": max_leased_connections,
             "fetch_buffer_bytes": fetch_buffer_bytes,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pooledkafka._logging import get_logger
 from pooledkafka._wire import Engine, Lane, Senders
 from pooledkafka.config import check_sizes, pool_options
-from pooledkafka.errors import PoolClosedError, PoolTimeoutError
+from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
 from pooledkafka.stats import PoolStats
 
 __all__ = ["ConnectionPool"]
@@ -129,7 +129,13 @@ class ConnectionPool:
         with self._life:
             if self._connection is not None:
                 return
-            engine = Engine(self.options, **self._limits)
+            try:
+                engine = Engine(self.options, **self._limits)
+            except (ValueError, TypeError, AssertionError) as error:
+                raise ConfigurationError(
+                    f"the pool cannot be set up with these options: {error}. Check bootstrap_servers (host:port, "
+                    "several separated by commas) and the values of the other connection options."
+                ) from error
             try:
                 engine.start(self.options["bootstrap_timeout_ms"] if timeout_ms is None else timeout_ms)
             except BaseException:

@@ -211,7 +211,9 @@ class ConsumerManager(ManagerView):
         return await future
 
     def end_waits(self) -> None:
-        """Let all that is waited for time out now."""
+        """Let all that a poll waits for time out now; in any other call, a wait that ended would be an error."""
+        if self._interrupt.poller is None:
+            return
         for wait in list(self._waits):
             if not wait.is_done:
                 wait.success(None)

@@ -72,12 +72,16 @@ class Engine:
             self._join_limits["max_in_flight_requests"] = self.permits.limit
         # While requests are limited, one is left for heartbeats and everything else.
         self.joins = Joins(min(self._join_limits.values()), spare=0 if self.permits.limit is None else 1)
-        self.manager = SharedManager(
-            self.net,
-            on_connection=self._watch,
-            permits=self.permits,
-            **options,
-        )
+        try:
+            self.manager = SharedManager(
+                self.net,
+                on_connection=self._watch,
+                permits=self.permits,
+                **options,
+            )
+        except BaseException:
+            self.net.close()
+            raise
         self.client = KafkaNetClient(net=self.net, manager=self.manager)
         self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes)
         self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"])
@@ -251,10 +255,9 @@ class Engine:
         _log.info("connection failed", broker=key.node_id, lane=key.lane.value, error=repr(error))
         if isinstance(error, _REFUSED) and not self._refused.is_done:
             self._refused.failure(error)
-        # kafka-python resets the backoff when a connection was refused after TCP (TLS, SASL, versions), as if it had
-        # come up. It does so right after this callback, so the failure is counted in the loop's next round.
+        # kafka-python does not count a connection that was refused after TCP (TLS, SASL, versions).
         if key.lane is not Lane.BOOTSTRAP:
-            self.net.call_soon(lambda: self.manager.update_backoff(key))
+            self.manager.update_backoff(key)
 
     def in_flight(self) -> int:
         """Requests sent and not yet answered; from any thread."""

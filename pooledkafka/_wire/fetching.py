@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kafka.consumer.fetcher import FetchMetadata, FetchRequestData, FetchSessionHandler
-from kafka.errors import KafkaError, NoError
+from kafka.errors import NoError
 from kafka.future import Future
 from kafka.protocol.consumer import FetchRequest, FetchResponse
 from kafka.structs import TopicPartition
@@ -184,7 +184,7 @@ class Route:
         )
         try:
             future = self._manager.send_on(self._keys[wire.line], request)
-        except KafkaError as error:
+        except Exception as error:  # kafka-python's transport raises RuntimeError while it closes
             future = Future().failure(error)
         future.add_callback(lambda response: self._answered(wire, response))
         future.add_errback(lambda error: self._failed(wire, error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple
 
-from kafka.protocol.consumer import FetchRequest, JoinGroupRequest, SyncGroupRequest
+from kafka.protocol.consumer import FetchRequest, JoinGroupRequest, ListOffsetsRequest, SyncGroupRequest
 from kafka.protocol.producer import ProduceRequest
 
 __all__ = ["Lane", "LaneKey", "lane_of"]
@@ -51,5 +51,7 @@ def lane_of(request: Any) -> Lane:
         return Lane.FETCH
     if isinstance(request, (JoinGroupRequest, SyncGroupRequest)):
         return Lane.LEASED
+    if isinstance(request, ListOffsetsRequest):
+        return Lane.CONTROL  # its timeout is for remote storage alone
     # Admin requests that tell the broker how long it may wait; so does Produce, above.
     return Lane.LEASED if hasattr(request, "timeout_ms") else Lane.CONTROL

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kafka.errors import KafkaError, KafkaTimeoutError, NodeNotReadyError, UnknownBrokerIdError
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, UnknownBrokerIdError
 from kafka.future import Future
 from kafka.net.manager import KafkaConnectionManager
 from kafka.protocol.consumer import FetchRequest
@@ -69,6 +69,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
 
         A connection that is up stays usable while the broker refuses new ones.
         """
+        if isinstance(node_id, int):  # asked for by ``pool.client``
+            node_id = LaneKey(node_id, Lane.CONTROL)
         known = self._conns.get(node_id)
         if known is not None and known.connected:
             return known
@@ -90,6 +92,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         A connection is opened only for a request that has its permit, so the requests by which a connection introduces
         itself are covered by it: the request that they prepare is not on its way yet.
         """
+        if isinstance(key, LaneKey) and key.node_id is None:
+            return Future().failure(NodeNotReadyError("no broker can be reached now"))
         if request_timeout_ms is None:
             request_timeout_ms = self.config["request_timeout_ms"]
         if self._permits.limit is None:
@@ -106,7 +110,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
                     request.max_wait_ms = self._fetch_wait_ms(request.max_wait_ms)
                 try:
                     sent = self._send_now(key, request, remaining_ms)
-                except KafkaError as error:
+                except Exception as error:  # whatever it is, the permit is given back
                     sent = Future().failure(error)
             sent.add_both(lambda _: self._permits.release())
             sent.chain(future)
@@ -144,7 +148,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         def granted() -> None:
             try:
                 opened = self.get_connection(key).init_future
-            except KafkaError as error:
+            except Exception as error:
                 opened = Future().failure(error)
             opened.add_both(lambda _: self._permits.release())
             opened.chain(future)
@@ -157,6 +161,15 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         connection = self._conns.get(key)
         if connection is not None:
             connection.close()
+
+    def close(self, node_id: Any = None, timeout_ms: float | None = None) -> None:
+        """Close one connection, or all, and fail what is in flight on them."""
+        if node_id is None:
+            for _, connection in self.connections():
+                # kafka-python would wait until the broker has read what is still to be sent, for ever if it does not.
+                if connection.transport is not None and connection.transport._write_buffer:
+                    connection.transport.abort(KafkaConnectionError("the pool was disconnected"))
+        super().close(node_id=node_id, timeout_ms=timeout_ms)
 
     def least_loaded_node(self) -> int | None:
         """A broker whose control lane is idle, else the one with the fewest requests waiting for an answer."""
@@ -187,7 +200,10 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         return float(super().update_backoff(broker))
 
     def reset_backoff(self, node_id: Any) -> None:
-        super().reset_backoff(_broker_of(node_id))
+        # kafka-python also calls this when a connection came as far as TCP and was refused then.
+        connection = self._conns.get(node_id)
+        if not isinstance(node_id, LaneKey) or (connection is not None and connection.connected):
+            super().reset_backoff(_broker_of(node_id))
 
     def connection_delay(self, node_id: Any) -> float:
         """Seconds until a connection may be tried; 0 where one is up."""

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from kafka.errors import KafkaConnectionError, KafkaError
+from kafka.errors import KafkaConnectionError
 from kafka.future import Future
 
 from pooledkafka._wire.cluster import ClusterView
@@ -51,7 +51,7 @@ class ProducerFacade:
             key = LaneKey(node_id, lane_of(request))
             try:
                 wire = self._engine.manager.send_on(key, request, self._request_timeout_ms)
-            except KafkaError as error:
+            except Exception as error:  # kafka-python's transport raises RuntimeError while it closes
                 wire = Future().failure(error)
             wire.add_both(lambda _: done(wire))
 

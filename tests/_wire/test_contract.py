@@ -1,0 +1,561 @@
+"""What pooledkafka._wire relies on in kafka-python and no documentation promises: one test for each thing.
+
+When a new release of kafka-python fails one of these, its message says where the change matters.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kafka
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.cluster import ClusterMetadata
+from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.base import BaseCoordinator
+from kafka.coordinator.consumer import ConsumerCoordinator
+from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, NodeNotReadyError, RetriableError
+from kafka.future import Future
+from kafka.net.compat import KafkaNetClient
+from kafka.net.connection import KafkaConnection, SaslReauthenticator
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
+from kafka.producer.producer_batch import ProducerBatch
+from kafka.producer.record_accumulator import RecordAccumulator
+from kafka.producer.sender import Sender
+from kafka.protocol.consumer import HeartbeatRequest
+
+from pooledkafka._wire.compat import check_kafka_python
+from tests.scripted_broker import VERSION, ScriptedBroker, metadata_answer
+
+
+def source(thing: Any) -> str:
+    """The code of ``thing`` without its layout, so that only what it does is compared."""
+    return " ".join(inspect.getsource(thing).split())
+
+
+def says(thing: Any, *needed: str, where: str) -> None:
+    for text in needed:
+        assert text in source(thing), (
+            f"{thing.__qualname__} of kafka-python {kafka.__version__} has no `{text}` any more. Used by {where}."
+        )
+
+
+def accepts(call: Callable[..., Any], *names: str, where: str) -> None:
+    missing = set(names) - set(inspect.signature(call).parameters)
+    assert not missing, f"{call.__qualname__} of kafka-python {kafka.__version__} lacks {missing}. Used by {where}."
+
+
+def has(thing: Any, *names: str, where: str) -> None:
+    missing = [name for name in names if not hasattr(thing, name)]
+    assert not missing, f"{thing!r} of kafka-python {kafka.__version__} lacks {missing}. Used by {where}."
+
+
+# -- the version -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["3.0.12", "3.0.13", "3.0.99"])
+def test_releases_that_these_tests_cover_are_accepted(version: str) -> None:
+    check_kafka_python(version)
+
+
+@pytest.mark.parametrize("version", ["2.3.1", "3.0.11", "3.0", "3.1.0", "3.1.0.dev", "4.0.0"])
+def test_other_releases_are_refused_with_what_to_do(version: str) -> None:
+    with pytest.raises(ImportError, match=rf"{version} is installed.*pip install 'kafka-python>=3\.0\.12,<3\.1'"):
+        check_kafka_python(version)
+
+
+def test_the_installed_release_is_one_of_them() -> None:
+    check_kafka_python()
+
+
+# -- the clients take a client of ours ---------------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """Ends a client's construction where it asks for its client."""
+
+
+@pytest.mark.parametrize("client", [KafkaConsumer, KafkaProducer])
+def test_a_client_calls_kafka_client_with_its_whole_configuration(client: Any) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def facade(**config: Any) -> Any:
+        asked.append(config)
+        raise Refused
+
+    with pytest.raises(Refused):
+        client(kafka_client=facade, request_timeout_ms=41_000, max_in_flight_requests_per_connection=3, client_id="me")
+    (config,) = asked
+    for name, value in (("request_timeout_ms", 41_000), ("max_in_flight_requests_per_connection", 3)):
+        assert config[name] == value, f"{client.__name__} no longer passes {name} on; see clients.py"
+    assert config["receive_message_max_bytes"] > 0, "clients.py: WiredConsumer raises the pool's limit to this"
+
+
+class Recorder:
+    """Stands in for what a client gets, and keeps the names of what the client takes from it."""
+
+    def __init__(self, **known: Any) -> None:
+        self.__dict__.update(known)
+        self.taken: set[str] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in ("taken", "__dict__", "__class__"):
+            self.taken.add(name)
+        return super().__getattribute__(name)
+
+
+class Stage:
+    """Just enough of a client, manager and event loop to construct kafka-python's clients on."""
+
+    def __init__(self) -> None:
+        self.net = Recorder(start=lambda: None, call_soon_threadsafe=lambda *_: None)
+        self.cluster = ClusterMetadata(bootstrap_servers="127.0.0.1:9092")
+        version = type("Data", (), {"broker_version": VERSION, "api_version": lambda *_, **__: 0})()
+        self.manager = Recorder(
+            _net=self.net,
+            cluster=self.cluster,
+            config=dict(KafkaConnectionManager.DEFAULT_CONFIG),
+            broker_version_data=version,
+            broker_version=VERSION,
+        )
+        self.client = Recorder(_manager=self.manager, cluster=self.cluster, close=lambda *_, **__: None)
+
+
+def test_a_consumer_takes_nothing_from_its_client_that_the_facade_lacks() -> None:
+    stage = Stage()
+    consumer = KafkaConsumer(kafka_client=lambda **_: stage.client, group_id="g")
+    assert stage.client.taken <= {"_manager", "cluster", "_lock", "close"}, "see consumer_facade.ConsumerFacade"
+    assert stage.manager.taken <= {"_net", "cluster", "config", "broker_version_data", "broker_version"}, (
+        "see views.ManagerView"
+    )
+    assert stage.net.taken == {"start"}, "see views.NetView"
+    has(consumer, "_coordinator", "_fetcher", "_poll_once", where="clients.WiredConsumer")
+    assert isinstance(consumer._coordinator, ConsumerCoordinator)
+
+
+def test_a_producer_takes_nothing_from_its_client_that_the_facade_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sender, "start", lambda self: None)
+    stage = Stage()
+    producer = KafkaProducer(kafka_client=lambda **_: stage.client, metrics_enabled=False)
+    producer._closed = True
+    assert stage.client.taken <= {"_manager", "cluster"}, "see producer_facade.ProducerFacade"
+    assert stage.manager.taken <= {"cluster", "broker_version_data", "broker_version"}, "see views.ManagerView"
+    has(producer, "_sender", "_accumulator", where="clients.WiredProducer")
+
+
+def test_a_poll_is_made_of_passes() -> None:
+    says(
+        KafkaConsumer.poll,
+        "self._poll_once(timer, max_records, update_offsets=update_offsets)",
+        where="clients.WiredConsumer, which looks for an interrupt before each pass",
+    )
+    says(KafkaConsumer.__next__, "except StopIteration: self._iterator = None", where="consumer.Consumer.__next__")
+
+
+def test_a_pass_that_has_records_returns_them_without_another_wait() -> None:
+    says(
+        Fetcher.fetch_records,
+        "if records: return records, False",
+        "self._net.run(self._manager.wait_for, wakeup, timeout_ms) except Errors.KafkaTimeoutError: pass",
+        where="consumer_facade: an interrupt must not lose records",
+    )
+
+
+# -- what the clients do with the manager ------------------------------------------------------------------------------
+
+SENDS = [
+    (Fetcher._send_fetches_async, "self._manager.send(request, node_id=node_id)"),
+    (Fetcher._send_list_offsets_request, "await self._manager.send(request, node_id=node_id)"),
+    (Fetcher.send_fetches, "self._manager.run(self._send_fetches_async)"),
+    (BaseCoordinator._do_join_and_sync_async, "await self._manager.send( join_request, node_id=self.coordinator_id, "),
+    (BaseCoordinator._do_join_and_sync_async, "await self._manager.send( sync_request, node_id=self.coordinator_id)"),
+    (BaseCoordinator._send_group_coordinator_request, "self._manager.send(request, node_id=node_id)"),
+    (ConsumerCoordinator._send_offset_commit_request, "await self._manager.send(request, node_id=node_id)"),
+    (ConsumerCoordinator._send_offset_fetch_request, "await self._manager.send(request, node_id=node_id)"),
+]
+
+
+@pytest.mark.parametrize(("thing", "call"), SENDS, ids=[f"{thing.__name__}-{n}" for n, (thing, _) in enumerate(SENDS)])
+def test_a_consumers_requests_go_through_its_manager(thing: Any, call: str) -> None:
+    says(thing, call, where="consumer_facade.ConsumerManager.send, which chooses the lane")
+
+
+def test_a_join_that_runs_out_of_time_stays_in_flight() -> None:
+    says(
+        BaseCoordinator.join_group_async,
+        "await self._manager.wait_for( self._join_task, timer.timeout_ms)",
+        "except Errors.KafkaTimeoutError:",
+        "Errors.RebalanceInProgressError, ",
+        "self._join_task = None continue",
+        where="consumer_facade: an interrupt ends the wait only, and a stale SyncGroup answer means join again",
+    )
+
+
+def test_a_coordinator_has_a_generation_and_can_be_told_to_rejoin() -> None:
+    stage = Stage()
+    coordinator = KafkaConsumer(kafka_client=lambda **_: stage.client, group_id="g")._coordinator
+    assert coordinator._generation.generation_id == -1, "consumer_facade: a new member is told by this"
+    assert coordinator.group_id == "g"
+    coordinator._subscription.subscribe(topics=["orders"])
+    coordinator.rejoin_needed = False
+    assert coordinator.stable() is False
+    coordinator.request_rejoin()
+    assert coordinator.rejoin_needed is True, "consumer_facade._sync and _tell_siblings"
+
+
+def test_a_join_answer_has_the_members_subscriptions() -> None:
+    says(
+        BaseCoordinator._do_join_and_sync_async,
+        "if join_response.leader == join_response.member_id",
+        where="consumer_facade._join, which waits for the topics of all members where this one assigns",
+    )
+
+
+# -- the event loop ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def net() -> Iterator[NetworkSelector]:
+    net = NetworkSelector(client_id="contract")
+    yield net
+    net.close()
+
+
+def test_the_loop_runs_on_a_thread_of_its_own(net: NetworkSelector) -> None:
+    net.start()
+    net.start()
+    thread: Any = net.run(threading.current_thread)
+    assert thread is net._io_thread, "engine.Engine.start"
+    assert (thread.name, thread.daemon) == ("kafka-io-contract", True)
+
+
+def test_run_returns_what_a_function_coroutine_or_future_comes_to(net: NetworkSelector) -> None:
+    net.start()
+
+    async def coroutine(value: str) -> str:
+        return value
+
+    async def failing() -> None:
+        raise KafkaTimeoutError
+
+    assert net.run(coroutine, "value") == "value"
+    assert net.run(lambda: Future().success("value")) == "value", "a future that a step returns is awaited"
+    with pytest.raises(KafkaTimeoutError):
+        net.run(failing)
+
+
+def test_run_on_the_io_thread_is_an_error_and_no_deadlock(net: NetworkSelector) -> None:
+    net.start()
+    with pytest.raises(RuntimeError, match="Cannot block on"):
+        net.run(lambda: net.run(lambda: None))
+
+
+def test_what_is_posted_runs_in_order(net: NetworkSelector) -> None:
+    net.start()
+    ran: list[int] = []
+    for number in range(5):
+        net.call_soon_threadsafe(lambda number=number: ran.append(number))
+    net.run(lambda: None)
+    assert ran == [0, 1, 2, 3, 4], "the order of a producer's batches rests on this"
+
+
+def test_a_timer_can_be_cancelled_before_and_after(net: NetworkSelector) -> None:
+    net.start()
+    fired = threading.Event()
+    never: list[str] = []
+
+    def schedule() -> None:
+        net.cancel(net.call_later(0.0, lambda: never.append("fired")))
+        net.call_later(0.001, fired.set)
+
+    net.run(schedule)
+    assert fired.wait(5)
+    assert never == []
+    timer = net.run(lambda: [net.call_later(0.0, lambda: None)])[0]
+    net.run(lambda: None)
+    net.run(lambda: net.cancel(timer))
+
+
+def test_a_closed_loop_says_so(net: NetworkSelector) -> None:
+    net.start()
+    assert (net._closed, net._stop) == (False, False)
+    net.close()
+    assert (net._closed, net._stop) == (True, True), "engine.Engine.call and stop look at these"
+    for use in (net.call_soon_threadsafe, net.run):
+        with pytest.raises(RuntimeError, match="closed"):
+            use(lambda: None)
+    net.close()
+
+
+def test_stopping_the_loop_fails_those_who_wait_for_it(net: NetworkSelector) -> None:
+    net.start()
+    outcome: list[BaseException] = []
+    waiting = threading.Event()
+
+    class Never(Future):  # type: ignore[misc]
+        def add_both(self, f: Any, *args: Any, **kwargs: Any) -> Any:
+            waiting.set()
+            return super().add_both(f, *args, **kwargs)
+
+    def never() -> Future:
+        return Never()
+
+    def wait() -> None:
+        try:
+            net.run(never)
+        except KafkaError as error:
+            outcome.append(error)
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    assert waiting.wait(5)
+    net.close()
+    waiter.join(5)
+    assert isinstance(outcome[0], KafkaConnectionError), "Engine.call ignores this once the pool has stopped"
+
+
+def test_a_futures_callbacks_run_on_the_thread_that_completes_it() -> None:
+    future, seen = Future(), []
+    future.add_both(lambda value: seen.append((value, threading.get_ident())))
+    completer = threading.Thread(target=lambda: future.success("value"), daemon=True)
+    completer.start()
+    completer.join(5)
+    assert seen == [("value", completer.ident)], "mailbox.py exists to move them"
+    chained = Future()
+    Future().failure(KafkaTimeoutError()).chain(chained)
+    assert chained.failed()
+
+
+# -- connections and their manager -------------------------------------------------------------------------------------
+
+
+class Lane:
+    """A manager with one broker, driven by the test's thread."""
+
+    def __init__(self, net: NetworkSelector, broker: ScriptedBroker) -> None:
+        self.net = net
+        self.manager = KafkaConnectionManager(net, bootstrap_servers=broker.address)
+        self.manager.cluster.update_metadata(metadata_answer(brokers={1: ("127.0.0.1", broker.port)}))
+
+    def connect(self) -> Any:
+        connection = self.manager.get_connection(1)
+        self.net.poll(timeout_ms=5_000, future=connection.init_future)
+        assert connection.connected
+        return connection
+
+
+@pytest.fixture
+def lane(net: NetworkSelector) -> Iterator[Lane]:
+    with ScriptedBroker() as broker:
+        broker.on(HeartbeatRequest, lambda request: None)
+        lane = Lane(net, broker)
+        yield lane
+        net.poll(timeout_ms=0)
+        lane.manager.close()
+        net.drain()
+
+
+def test_a_connection_has_what_the_lanes_look_at(lane: Lane) -> None:
+    connection = lane.connect()
+    has(connection, "init_future", "close_future", "in_flight_requests", "paused", "_reauth", where="manager.py")
+    assert connection.init_future.succeeded()
+    assert not connection.close_future.is_done
+    assert not connection.paused
+    assert connection._reauth.is_reauthenticating is False
+    assert connection._throttle_time == 0, "producer_facade.connection_delay"
+    assert lane.manager._conns == {1: connection}, "manager.connection: by the node's id"
+
+
+def test_a_paused_connection_fails_sends_but_keeps_what_is_handed_to_it(lane: Lane) -> None:
+    connection = lane.connect()
+    connection.pause("throttle")
+    request = HeartbeatRequest(group_id="g", generation_id=1, member_id="m")
+    assert isinstance(connection.send_request(request).exception, NodeNotReadyError), "the reason for _send_now"
+    future = Future()
+    timeout_at = connection._timeout_at(timeout_ms=4_000)
+    assert connection._send_request(request, future=future, timeout_at=timeout_at) is future
+    assert not future.is_done
+    assert [entry[1] for entry in connection.in_flight_requests] == [future]
+    assert connection.parser.bytes_to_send, "kept, until it is unpaused"
+    connection.unpause("throttle")
+    assert not connection.parser.bytes_to_send
+
+
+def test_closing_a_connection_fails_what_is_in_flight_and_forgets_it(lane: Lane) -> None:
+    connection = lane.connect()
+    future = connection.send_request(HeartbeatRequest(group_id="g", generation_id=1, member_id="m"))
+    lane.net.poll(timeout_ms=0)
+    connection.close()
+    lane.net.poll(timeout_ms=0)
+    assert future.failed()
+    assert connection.close_future.is_done, "engine._ready counts by it"
+    assert lane.manager._conns == {}, "a closed lane is opened anew at the next send"
+
+
+def test_a_reauthenticating_connection_says_so() -> None:
+    reauth = SaslReauthenticator(None)
+    reauth._reauthenticating = True
+    assert reauth.is_reauthenticating is True, "manager._send_now leaves such a connection its own buffer"
+
+
+def test_get_connection_takes_what_bootstrapping_gives_it() -> None:
+    accepts(
+        KafkaConnectionManager.get_connection,
+        "node_id", "timeout_ms", "pop_on_close", "refresh_metadata_on_err", "reset_backoff_on_connect",
+        where="manager.get_connection, which passes them on",
+    )  # fmt: skip
+    says(
+        KafkaConnectionManager.get_connection, "self.cluster.broker_metadata(node_id)", where="cluster.broker_metadata"
+    )
+    says(KafkaConnectionManager._connect, "self.reset_backoff(node.node_id)", where="engine._failed")
+
+
+def test_the_backoff_is_a_count_a_moment_and_a_timeout(lane: Lane) -> None:
+    lane.manager.update_backoff(1)
+    failures, until, setup_ms = lane.manager._backoff[1]
+    assert failures == 1, "manager.update_backoff reads all three"
+    assert lane.manager.connection_delay(1) > 0
+    assert until > 0
+    assert lane.manager.socket_connection_setup_timeout_ms(1) == setup_ms
+    lane.manager.reset_backoff(1)
+    assert 1 not in lane.manager._backoff
+
+
+def test_bootstrapping_names_its_nodes_and_can_be_waited_for() -> None:
+    nodes = ClusterMetadata(bootstrap_servers="a:1,b:2").bootstrap_brokers()
+    assert {node.node_id for node in nodes} == {"bootstrap-0", "bootstrap-1"}, "manager.as_lane_key"
+    accepts(KafkaConnectionManager.bootstrap_async, "timeout_ms", where="engine._bootstrap")
+    says(
+        KafkaConnectionManager._do_bootstrap,
+        "self._conns.pop(bootstrap_broker.node_id, conn).close()",
+        where="engine: a bootstrap connection does not stay",
+    )
+
+
+def test_the_shared_client_takes_a_loop_and_a_manager(lane: Lane) -> None:
+    client = KafkaNetClient(net=lane.net, manager=lane.manager)
+    assert client._net is lane.net
+    assert client._manager is lane.manager
+    assert client.cluster is lane.manager.cluster
+
+
+def test_which_errors_trying_again_may_mend() -> None:
+    assert issubclass(NodeNotReadyError, RetriableError), "manager.send_on answers with it during the backoff"
+    assert issubclass(KafkaConnectionError, RetriableError), "producer_facade.send answers with it when closed"
+
+
+def test_a_connection_is_told_its_limits() -> None:
+    assert "max_in_flight_requests_per_connection" in KafkaConnection.DEFAULT_CONFIG, "manager._UNLIMITED"
+    says(KafkaConnection._send_request, "if not self.paused: self.transport.write(", where="manager._send_now")
+
+
+# -- metadata ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_metadata_has_the_state_that_shared_cluster_guards() -> None:
+    cluster = ClusterMetadata(bootstrap_servers="127.0.0.1:9092")
+    has(
+        cluster, "_topics", "_need_update", "_future", "_lock", "_manager", "_wakeup", "_last_successful_refresh_ms",
+        "need_all_topic_metadata", "unauthorized_topics",
+        where="cluster.SharedCluster",
+    )  # fmt: skip
+    assert cluster._future is None
+    assert cluster._need_update is True
+    with cluster._lock:
+        assert not cluster._lock.acquire(blocking=False), "cluster.py holds it for moments only: it is no RLock"
+
+
+def test_a_refresh_builds_its_request_and_applies_the_answer_through_the_cluster() -> None:
+    where = "cluster.SharedCluster, which sees a refresh begin and end by these"
+    says(ClusterMetadata._do_refresh_metadata, "request = self.metadata_request()", where=where)
+    says(ClusterMetadata._do_refresh_metadata, "self.failed_update(exc)", "self.update_metadata(response)", where=where)
+    says(ClusterMetadata._refresh_loop, "ttl_ms = self.ttl()", "await self._wakeup(ttl_ms / 1000)", where=where)
+
+
+def test_the_refresh_loop_is_started_once() -> None:
+    class Manager:
+        _net = type("Net", (), {"call_soon_threadsafe": lambda *_: None})()
+        started = 0
+
+        def call_soon(self, coro: Any) -> Future:
+            self.started += 1
+            return Future()
+
+    manager, cluster = Manager(), ClusterMetadata(bootstrap_servers="127.0.0.1:9092")
+    cluster.attach(manager)
+    cluster.start_refresh_loop()
+    cluster.start_refresh_loop()
+    assert manager.started == 1, "cluster.request_update starts it at each call"
+    cluster._wakeup.notify()
+
+
+def test_an_answer_resolves_those_who_wait_and_clears_the_flag() -> None:
+    cluster = ClusterMetadata(bootstrap_servers="127.0.0.1:9092")
+    future = cluster.request_update()
+    assert cluster._future is future
+    cluster.update_metadata(metadata_answer({"orders": 1}))
+    assert future.succeeded()
+    assert cluster._future is None
+    assert cluster._need_update is False
+    assert cluster._last_successful_refresh_ms > 0
+    failed = cluster.request_update()
+    cluster.failed_update(KafkaTimeoutError())
+    assert failed.failed()
+    assert cluster._future is None
+
+
+def test_a_coordinator_may_keep_its_brokers_own_id() -> None:
+    accepts(ClusterMetadata.add_coordinator, "synthesize_node_id", where="cluster.ClusterView.add_coordinator")
+    says(ClusterMetadata.broker_metadata, "self._coordinator_brokers.get(broker_id)", where="the same")
+
+
+# -- the producer ------------------------------------------------------------------------------------------------------
+
+
+def test_the_sender_drives_its_client_as_the_facade_expects() -> None:
+    where = "producer_facade.ProducerFacade"
+    says(Sender.run_once, "self._client.poll(timeout_ms=poll_timeout_ms)", where=where)
+    says(
+        Sender._send_producer_data,
+        "self._client.is_ready(node)",
+        "self._client.connection_delay(node)",
+        "self._client.maybe_connect(node, wakeup=False)",
+        "self._client.send(node_id, request, wakeup=False)",
+        where=where,
+    )
+    says(Sender.run, "self._client.in_flight_request_count() > 0", "self._client.close()", where=where)
+    says(
+        Sender._maybe_send_pending_request,
+        "self._client.await_ready(target_node, timeout_ms=self.config['request_timeout_ms'])",
+        "self._client.least_loaded_node()",
+        "self._client.send(target_node, next_request_handler.request)",
+        where=where,
+    )
+    says(Sender.wakeup, "self._client.wakeup()", where=where)
+
+
+def test_the_sender_is_a_thread_that_can_be_told_to_give_up() -> None:
+    assert issubclass(Sender, threading.Thread), "clients.WiredProducer.close joins it"
+    has(Sender, "force_close", "wakeup", where="clients.WiredProducer")
+    says(Sender.run, "self._accumulator.abort_incomplete_batches()", where="clients.WiredProducer.close")
+
+
+def test_the_accumulator_knows_what_is_not_acknowledged() -> None:
+    accumulator = RecordAccumulator(batch_size=1_000, compression_attrs=0, linger_ms=0)
+    assert list(accumulator._incomplete.all()) == [], "clients.WiredProducer.flush walks these"
+    assert not accumulator.flush_in_progress()
+    accumulator.begin_flush()
+    assert accumulator.flush_in_progress()
+    accumulator._flushes_in_progress.decrement()
+    assert not accumulator.flush_in_progress(), "clients.WiredProducer.flush ends its flush by this"
+
+
+def test_a_batch_says_how_many_records_it_has_and_when_it_is_done() -> None:
+    accepts(ProducerBatch, "tp", "records", where="this test")
+    has(ProducerBatch, "record_count", where="clients.WiredProducer._undelivered")
+    says(ProducerBatch.__init__, "self.produce_future = FutureProduceResult(", where="clients.WiredProducer.flush")
+    says(KafkaProducer.close, "self._sender.join(timeout)", where="clients.WiredProducer.close")
