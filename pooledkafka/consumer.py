@@ -6,20 +6,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from pooledkafka._client import PooledClient
 from pooledkafka._wire import Interrupted, WiredConsumer
-from pooledkafka.config import CONNECTION_OPTIONS, CONSUMER_OPTIONS, client_options
+from pooledkafka.config import CONSUMER_OPTIONS
 from pooledkafka.errors import ConcurrentUseError, PoolClosedError, PoolTimeoutError
 from pooledkafka.pool import ConnectionPool
 
 __all__ = ["Consumer"]
 
 
-class Consumer:
+class Consumer(PooledClient):
     """A Kafka consumer whose connections are the pool's; its methods are ``KafkaConsumer``'s.
 
     Args:
@@ -46,15 +46,11 @@ class Consumer:
     """
 
     kind = "consumer"
+    _what = "a consumer"
+    _known_options = CONSUMER_OPTIONS
 
     def __init__(self, *topics: str, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
-        self._private_pool: ConnectionPool | None = None
-        if connection_pool is None:
-            connection = {name: value for name, value in options.items() if name in CONNECTION_OPTIONS}
-            options = {name: value for name, value in options.items() if name not in CONNECTION_OPTIONS}
-            connection_pool = self._private_pool = ConnectionPool(**connection)
-        self._pool = connection_pool
-        self._options = client_options(options, CONSUMER_OPTIONS, "a consumer", connection_pool.options)
+        super().__init__(connection_pool, options)
         # Lock order: _use, then the pool's. _use is held by the thread that uses the consumer and guards the fields
         # below it, but for _closed, which any thread sets, once.
         self._use = threading.Lock()
@@ -64,20 +60,10 @@ class Consumer:
         # What to do with a consumer that was just wired: on the first use, and after the pool was connected anew.
         self._resubscribe: Callable[[WiredConsumer], None] | None = None
         self._ending = False  # set by the thread that ends this consumer, from before it holds _use until after
-        self._closed = False
         if topics:
             self._resubscribe = self._subscription_to(topics=topics)
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
-
-    def connect(self, timeout_ms: float | None = None) -> None:
-        """Connect the complete pool; see ``ConnectionPool.connect``."""
-        self._check_open()
-        self._pool.connect(timeout_ms)
-
-    def disconnect(self, timeout_ms: float = 30_000) -> None:
-        """Disconnect the complete pool, and with it every client that shares it; see ``ConnectionPool.disconnect``."""
-        self._pool.disconnect(timeout_ms)
 
     def close(self, autocommit: bool = True, timeout_ms: float = 30_000) -> None:
         """Commit where auto-commit is on, leave the group and detach; the pool and its other clients go on.
@@ -96,8 +82,7 @@ class Consumer:
         try:
             self._end(autocommit, timeout_ms)
         finally:
-            if self._private_pool is not None:
-                self._private_pool.disconnect(timeout_ms)
+            self._close_private_pool(timeout_ms)
 
     def _detach(self, timeout_ms: float) -> None:
         self._end(True, timeout_ms)
@@ -135,14 +120,6 @@ class Consumer:
         if wired is not None:
             wired.interrupt()
 
-    def __enter__(self) -> Consumer:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     # -- one thread at a time ------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -178,10 +155,6 @@ class Consumer:
                 raise
             self._wired = wired
         return self._wired
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise PoolClosedError("the consumer is closed; make a new one")
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         with self._using() as wired:

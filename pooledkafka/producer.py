@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Any
 
 from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
 
+from pooledkafka._client import PooledClient
 from pooledkafka._wire import WiredProducer, as_serializer
-from pooledkafka.config import CONNECTION_OPTIONS, PRODUCER_OPTIONS, client_options
-from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
+from pooledkafka.config import PRODUCER_OPTIONS
+from pooledkafka.errors import ConfigurationError, PoolTimeoutError
 from pooledkafka.pool import Connection, ConnectionPool
 
 __all__ = ["Producer"]
@@ -21,7 +21,7 @@ __all__ = ["Producer"]
 _MESSAGE_FIELDS = frozenset({"value", "key", "headers", "partition", "timestamp_ms"})
 
 
-class Producer:
+class Producer(PooledClient):
     """A Kafka producer whose connections are the pool's; its methods are ``KafkaProducer``'s.
 
     Args:
@@ -45,36 +45,22 @@ class Producer:
         ...     producer.send("orders", b"value", key=b"k").get(timeout=10)
     """
 
+    _what = "a producer"
+    _known_options = PRODUCER_OPTIONS
+
     def __init__(self, *, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
-        self._private_pool: ConnectionPool | None = None
-        if connection_pool is None:
-            connection = {name: value for name, value in options.items() if name in CONNECTION_OPTIONS}
-            options = {name: value for name, value in options.items() if name not in CONNECTION_OPTIONS}
-            connection_pool = self._private_pool = ConnectionPool(**connection)
-        self._pool = connection_pool
-        self._options = client_options(options, PRODUCER_OPTIONS, "a producer", connection_pool.options)
+        super().__init__(connection_pool, options)
         self._key_serializer = self._value_serializer = None
         if "partitioner" not in options:  # one of the user's may look at keys and values as they were given
             self._key_serializer = as_serializer(self._options.pop("key_serializer", None))
             self._value_serializer = as_serializer(self._options.pop("value_serializer", None))
-        # Lock order: _opening, then the pool's. _opening guards the three fields below; it is held while the pool
-        # connects, never while records are sent. Once set, _sender is read without it.
+        # Lock order: _opening, then the pool's. _opening guards the two fields below and that _closed is set; it is
+        # held while the pool connects, never while records are sent. Once set, _sender is read without it.
         self._opening = threading.Lock()
         self._connection: Connection | None = None
         self._sender: WiredProducer | None = None
-        self._closed = False
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
-
-    def connect(self, timeout_ms: float | None = None) -> None:
-        """Connect the complete pool; see ``ConnectionPool.connect``."""
-        if self._closed:
-            raise PoolClosedError("the producer is closed; make a new one")
-        self._pool.connect(timeout_ms)
-
-    def disconnect(self, timeout_ms: float = 30_000) -> None:
-        """Disconnect the complete pool, and with it every client that shares it; see ``ConnectionPool.disconnect``."""
-        self._pool.disconnect(timeout_ms)
 
     def close(self, timeout_ms: float = 30_000) -> None:
         """Send what is buffered and detach; the pool and its other clients go on. Idempotent.
@@ -94,8 +80,7 @@ class Producer:
             if sender is not None and connection is not None and connection is self._pool._connection:
                 self._finish(connection, sender, timeout_ms)
         finally:
-            if self._private_pool is not None:
-                self._private_pool.disconnect(timeout_ms)
+            self._close_private_pool(timeout_ms)
 
     def _finish(self, connection: Connection, sender: WiredProducer, timeout_ms: float) -> None:
         try:
@@ -108,21 +93,12 @@ class Producer:
         finally:
             connection.senders.release(sender, timeout_ms)
 
-    def __enter__(self) -> Producer:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _opened(self) -> WiredProducer:
         sender = self._sender
         if sender is not None and self._connection is self._pool._connection:
             return sender
         with self._opening:
-            if self._closed:
-                raise PoolClosedError("the producer is closed; make a new one")
+            self._check_open()
             if self._sender is None or self._connection is not self._pool._connection:
                 self._sender = None  # of a connection that the pool has ended, and with it its records
                 self._connection = self._pool._attach_producer(self)

@@ -1,0 +1,63 @@
+"""What consumers, producers and admin clients have in common: a pool, their own or a shared one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pooledkafka.config import CONNECTION_OPTIONS, client_options
+from pooledkafka.errors import PoolClosedError
+from pooledkafka.pool import ConnectionPool
+
+__all__ = ["PooledClient"]
+
+_Client = TypeVar("_Client", bound="PooledClient")
+
+
+class PooledClient(ABC):
+    """A client of a pool; without one it makes a private pool of the connection options it was given."""
+
+    _what: str
+    """How messages name it, with its article."""
+    _known_options: Collection[str]
+
+    def __init__(self, connection_pool: ConnectionPool | None, options: dict[str, Any]) -> None:
+        self._private_pool: ConnectionPool | None = None
+        if connection_pool is None:
+            connection = {name: value for name, value in options.items() if name in CONNECTION_OPTIONS}
+            options = {name: value for name, value in options.items() if name not in CONNECTION_OPTIONS}
+            connection_pool = self._private_pool = ConnectionPool(**connection)
+        self._pool = connection_pool
+        self._options = client_options(options, self._known_options, self._what, connection_pool.options)
+        self._closed = False  # set once, by close()
+
+    def connect(self, timeout_ms: float | None = None) -> None:
+        """Connect the complete pool; see ``ConnectionPool.connect``."""
+        self._check_open()
+        self._pool.connect(timeout_ms)
+
+    def disconnect(self, timeout_ms: float = 30_000) -> None:
+        """Disconnect the complete pool, and with it every client that shares it; see ``ConnectionPool.disconnect``."""
+        self._pool.disconnect(timeout_ms)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Detach this client; the pool and its other clients go on."""
+
+    def _close_private_pool(self, timeout_ms: float) -> None:
+        if self._private_pool is not None:
+            self._private_pool.disconnect(timeout_ms)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolClosedError(f"the {self._what.partition(' ')[2]} is closed; make a new one")
+
+    def __enter__(self: _Client) -> _Client:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
