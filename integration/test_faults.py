@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import time
 import uuid
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,8 +14,10 @@ from integration.traffic import Traffic, create_topic
 from pooledkafka.testing import KafkaCluster
 from pooledkafka.testing._readiness import NoAnswerError, view_of
 
-# kafka-python leaves the socket of a connection attempt that failed to the garbage collector, which complains of it.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored.*<socket:pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("sockets_left_to_the_collector"),
+    pytest.mark.filterwarnings("ignore:Exception ignored.*<socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 Act = Callable[[KafkaCluster, int], None]
 Sign = Callable[[KafkaCluster, int], bool]
@@ -68,15 +68,6 @@ FAULTS: dict[str, tuple[Act, Sign, Act]] = {
     "cut off from brokers": (lambda c, n: c.partition(n, "brokers"), answers_alone, KafkaCluster.heal),
     "cut off from everyone": (lambda c, n: c.partition(n, "everyone"), is_fenced, KafkaCluster.heal),
 }
-
-
-@pytest.fixture(autouse=True)
-def collect_what_kafka_python_never_closed() -> Iterator[None]:
-    """Let the garbage collector complain here, and not in a test that is not to blame."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
