@@ -104,10 +104,15 @@ def test_members_of_one_group_in_one_pool_balance(
     eventually(balanced, 30, f"20 partitions spread over {members} members")
 
 
-def test_a_hundred_of_a_hundred_consumers_get_their_partitions(topic: str, read: Callable[..., Reader]) -> None:
-    readers = [read(topic, f"{topic}-{n}") for n in range(100)]
-    eventually(lambda: all(len(r.assigned) == 6 or r.error for r in readers), 60, "every consumer has six partitions")
+@pytest.mark.parametrize("consumers", [100, 500])
+def test_all_consumers_get_their_partitions_over_four_connections_to_a_broker(
+    pool: ConnectionPool, topic: str, read: Callable[..., Reader], consumers: int
+) -> None:
+    readers = [read(topic, f"{topic}-{n}") for n in range(consumers)]
+    eventually(lambda: all(len(r.assigned) == 6 or r.error for r in readers), 120, "every consumer has six partitions")
     assert [r.error for r in readers if r.error] == []
+    eventually(lambda: not lanes(pool)["leased"], 30, "leased connections go away when idle")
+    assert max(sum(by_lane.values()) for by_lane in pool.stats().connections.values()) <= 4
 
 
 def test_a_sender_and_ten_consumers_run_for_a_minute_without_an_error(

@@ -54,6 +54,11 @@ class WiredConsumer:
 
     def _checked_pass(self, *args: Any, **kwargs: Any) -> Any:
         self._check()
+        # kafka-python gives back the records of a partition that was paused and resumed only where this is None, and
+        # leaves an object here that has been read to its end: the partition would wait for ever.
+        fetcher = self.kafka._fetcher
+        if not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
         return self._pass(*args, **kwargs)
 
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

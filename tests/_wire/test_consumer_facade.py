@@ -18,6 +18,7 @@ from kafka.protocol.consumer import (
     SyncGroupResponse,
 )
 from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
+from kafka.structs import TopicPartition
 
 from pooledkafka import ConfigurationError
 from pooledkafka._wire.clients import WiredConsumer
@@ -410,3 +411,39 @@ def test_only_polls_are_ended_early(wired: WiredConsumer, engine: Engine, how: s
     engine.net.run(lambda: answer.success("here") and None)
     assert call.ended().error is None
     assert call.value == "here"
+
+
+def test_what_was_kept_of_a_paused_partition_comes_after_it_is_resumed(wired: WiredConsumer) -> None:
+    partition = TopicPartition("orders", 0)
+    wired.kafka.assign([partition])
+    wired.kafka.seek(partition, 0)
+    kept = [record(0), record(1)]
+    fetcher = wired.kafka._fetcher
+    fetcher._paused_partition_records[partition] = Records(partition, kept)
+    fetcher._next_partition_records = Records(TopicPartition("orders", 1), [])  # another partition's, read to its end
+    assert wired.kafka.poll(timeout_ms=0) == {partition: kept}
+
+
+def record(offset: int) -> Any:
+    return SimpleNamespace(offset=offset)
+
+
+class Records:
+    """Stands in for what kafka-python keeps of a partition's last fetch."""
+
+    def __init__(self, partition: TopicPartition, records: list[Any]) -> None:
+        self.topic_partition = partition
+        self.leader_epoch = -1
+        self.next_fetch_offset = 0
+        self._records = records
+
+    def __bool__(self) -> bool:
+        return bool(self._records)
+
+    def take(self, count: int) -> list[Any]:
+        taken, self._records = self._records[:count], self._records[count:]
+        self.next_fetch_offset += len(taken)
+        return taken
+
+    def drain(self) -> None:
+        self._records = []
