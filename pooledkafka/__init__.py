@@ -11,6 +11,16 @@ from pooledkafka.errors import (
     PoolError,
     PoolTimeoutError,
 )
+from pooledkafka.events import (
+    ClientAttached,
+    ClientDetached,
+    ConnectionClosed,
+    ConnectionCreated,
+    ConnectionReady,
+    MetadataRefreshed,
+    PoolEvent,
+    Throttled,
+)
 from pooledkafka.kafka import Kafka
 from pooledkafka.pool import ConnectionPool
 from pooledkafka.producer import Producer
@@ -18,14 +28,22 @@ from pooledkafka.stats import PoolStats
 
 __all__ = [
     "Admin",
+    "ClientAttached",
+    "ClientDetached",
     "ConcurrentUseError",
     "ConfigurationError",
+    "ConnectionClosed",
+    "ConnectionCreated",
     "ConnectionPool",
+    "ConnectionReady",
     "Consumer",
     "Kafka",
+    "MetadataRefreshed",
     "PoolClosedError",
     "PoolError",
+    "PoolEvent",
     "PoolStats",
     "PoolTimeoutError",
     "Producer",
+    "Throttled",
 ]

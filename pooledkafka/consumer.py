@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._client import PooledClient
@@ -17,6 +18,9 @@ from pooledkafka.errors import ConcurrentUseError, PoolClosedError, PoolTimeoutE
 from pooledkafka.pool import ConnectionPool
 
 __all__ = ["Consumer"]
+
+_RUN_POLL_MS = 1_000
+"""How long a run waits for records at a time; whatever ends it ends the wait as well."""
 
 
 class Consumer(PooledClient):
@@ -60,6 +64,8 @@ class Consumer(PooledClient):
         # What to do with a consumer that was just wired: on the first use, and after the pool was connected anew.
         self._resubscribe: Callable[[WiredConsumer], None] | None = None
         self._ending = False  # set by the thread that ends this consumer, from before it holds _use until after
+        self._stop_asked = False  # set by any thread, taken back when a run ends
+        self._running = False  # guarded by _use
         if topics:
             self._resubscribe = self._subscription_to(topics=topics)
 
@@ -108,6 +114,9 @@ class Consumer(PooledClient):
                 self.wakeup()
         try:
             if self._wired is not None:
+                if self._running:  # its handler closes the consumer
+                    with suppress(KafkaError):
+                        self._wired.commit_handled()
                 self._wired.close(autocommit=autocommit, timeout_ms=max(0.0, deadline - time.monotonic()) * 1000)
         finally:
             self._wired = None
@@ -162,18 +171,38 @@ class Consumer(PooledClient):
 
     # -- subscribing ---------------------------------------------------------------------------------------------------
 
-    def subscribe(self, topics: Any = (), pattern: str | None = None, listener: Any = None) -> None:
-        """Subscribe to topics, or to all that match a pattern; see ``KafkaConsumer.subscribe``."""
-        subscribe = self._subscription_to(topics=topics, pattern=pattern, listener=listener)
+    def subscribe(
+        self,
+        topics: Any = (),
+        pattern: str | None = None,
+        listener: Any = None,
+        *,
+        from_beginning: bool | None = None,
+    ) -> None:
+        """Subscribe to topics, or to all that match a pattern; see ``KafkaConsumer.subscribe``.
+
+        Args:
+            topics: their names.
+            pattern: a regular expression, in place of names.
+            listener: hears of rebalances.
+            from_beginning: where to start in a partition for which the group has committed no offset: with True at its
+                first record, with False after its last. Default: as ``auto_offset_reset`` says. It holds for the whole
+                consumer until the next ``subscribe``.
+        """
+        subscribe = self._subscription_to(
+            topics=topics, pattern=pattern, listener=listener, from_beginning=from_beginning
+        )
         with self._using() as wired:
             subscribe(wired)
             self._resubscribe = subscribe
 
-    def _subscription_to(self, listener: Any = None, **what: Any) -> Callable[[WiredConsumer], None]:
+    def _subscription_to(
+        self, listener: Any = None, from_beginning: bool | None = None, **what: Any
+    ) -> Callable[[WiredConsumer], None]:
         def on_thread(ident: int | None) -> None:
             self._listening = ident
 
-        return lambda wired: wired.subscribe(listener, on_thread, **what)
+        return lambda wired: wired.subscribe(listener, on_thread, from_beginning, **what)
 
     def unsubscribe(self) -> None:
         """Leave all topics and partitions."""
@@ -224,6 +253,58 @@ class Consumer(PooledClient):
                 except Interrupted:
                     continue
         raise StopIteration
+
+    def run(self, handler: Callable[[Any], Any], *, max_records: int | None = None) -> None:
+        """Call ``handler`` with each record, until ``stop()``, ``close()`` or ``disconnect()``.
+
+        Each record counts as read when the handler has returned from it, and only then. In a group, that is committed
+        after each batch of a poll, or as ``auto_commit_interval_ms`` says where the consumer has auto-commit. So a
+        record is handled at least once: again after a crash, or when its partition went to another member meanwhile.
+
+        Args:
+            handler: called on this thread with one ConsumerRecord; it may use the consumer. What it raises ends the
+                run; the record at fault is the next one that the consumer, or whoever has its partition then, gets.
+            max_records: the most records between two commits. Default: ``max_poll_records``.
+
+        Raises:
+            ConcurrentUseError: another thread uses this consumer now.
+            PoolClosedError: the consumer is closed, or its pool disconnected.
+
+        Example:
+            >>> signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
+            >>> consumer.run(lambda record: print(record.value))
+        """
+        with self._using() as wired:
+            self._running = True
+            try:
+                while not self._run_is_over:
+                    try:
+                        batches = wired.polling(wired.poll_unhandled, _RUN_POLL_MS, max_records)
+                    except Interrupted:
+                        continue
+                    try:
+                        for partition, records in batches.items():
+                            wired.handle(partition, records, handler, lambda: self._run_is_over)
+                    except BaseException:
+                        with suppress(KafkaError):  # the handler's own error says more
+                            wired.commit_handled()
+                        raise
+                    if batches:
+                        wired.commit_handled()
+            finally:
+                self._running = self._stop_asked = False
+
+    @property
+    def _run_is_over(self) -> bool:
+        return self._stop_asked or self._closed or self._ending
+
+    def stop(self) -> None:
+        """End ``run()`` when the handler returns from the record it has, or the next ``run()`` at once.
+
+        From any thread, a signal handler or the record's handler itself. The consumer stays as it is: close it after.
+        """
+        self._stop_asked = True
+        self.wakeup()
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read ``partition`` from ``offset`` on."""

@@ -9,15 +9,20 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
 
+from pooledkafka._feed import Feed, Listener
 from pooledkafka._logging import get_logger
 from pooledkafka._wire import Engine, Lane, Senders
 from pooledkafka.config import check_sizes, pool_options
 from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
+from pooledkafka.events import ClientAttached, ClientDetached
 from pooledkafka.stats import PoolStats
 
 __all__ = ["ConnectionPool"]
 
 _log = get_logger("pooledkafka.pool")
+
+_LISTENERS_S = 1.0
+"""How long ``disconnect`` waits for listeners to hear of it."""
 
 
 class State(Enum):
@@ -111,6 +116,7 @@ class ConnectionPool:
         self._producers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._ended_created = 0  # connections of engines that have been stopped
         self._ended_closed = 0
+        self._feed = Feed()
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
@@ -130,7 +136,7 @@ class ConnectionPool:
             if self._connection is not None:
                 return
             try:
-                engine = Engine(self.options, **self._limits)
+                engine = Engine(self.options, **self._limits, tell=self._feed.tell)
             except (ValueError, TypeError, AssertionError) as error:
                 raise ConfigurationError(
                     f"the pool cannot be set up with these options: {error}. Check bootstrap_servers (host:port, "
@@ -167,6 +173,8 @@ class ConnectionPool:
                 self._state = State.DISCONNECTED
                 clients = list(self._clients.values())
                 self._clients.clear()
+                producers = len(self._producers)
+                self._producers.clear()
             try:
                 undelivered = self._end(connection, clients, deadline)
             finally:
@@ -174,7 +182,12 @@ class ConnectionPool:
                 with self._lock:
                     self._ended_created += connection.engine.created.total()
                     self._ended_closed += connection.engine.created.total()
+            for client in clients:
+                self._feed.tell(ClientDetached(client.kind))
+            for _ in range(producers):
+                self._feed.tell(ClientDetached("producer"))
             _log.info("disconnected", undelivered=undelivered)
+        self._feed.drain(_LISTENERS_S)
         if undelivered:
             raise PoolTimeoutError(
                 f"the pool is disconnected, but {undelivered} records could not be delivered within {timeout_ms:.0f} "
@@ -208,11 +221,14 @@ class ConnectionPool:
             connection = self._connected()
             with self._lock:
                 self._clients[id(client)] = client
+            self._feed.tell(ClientAttached(client.kind))
             return connection.engine
 
     def _forget(self, client: AttachedClient) -> None:
         with self._lock:
-            self._clients.pop(id(client), None)
+            known = self._clients.pop(id(client), None)
+        if known is not None:
+            self._feed.tell(ClientDetached(client.kind))
 
     def _attach_producer(self, producer: Any) -> Connection:
         """Count ``producer``, and return what it works with."""
@@ -220,11 +236,15 @@ class ConnectionPool:
             connection = self._connected()
             with self._lock:
                 self._producers.add(producer)
+            self._feed.tell(ClientAttached("producer"))
             return connection
 
     def _forget_producer(self, producer: Any) -> None:
         with self._lock:
+            known = producer in self._producers
             self._producers.discard(producer)
+        if known:
+            self._feed.tell(ClientDetached("producer"))
 
     def _connected(self) -> Connection:
         """Connects a pool that is new; one that was disconnected stays so until somebody calls ``connect()``."""
@@ -236,9 +256,31 @@ class ConnectionPool:
 
     # -- looking at it -------------------------------------------------------------------------------------------------
 
+    def add_listener(self, listener: Listener) -> None:
+        """Call ``listener`` with each event of this pool from now on; see ``pooledkafka.events``.
+
+        It is called on a thread of its own, with one event after the other in the order in which they happened. It may
+        use the pool. What it raises is logged. ``disconnect()`` waits a second at most for it to hear the last ones.
+
+        Example:
+            >>> def listener(event):
+            ...     match event:
+            ...         case ConnectionClosed(reason="failed"):
+            ...             print(f"lost {event.address}: {event.error}")
+            >>> pool.add_listener(listener)
+        """
+        self._feed.add(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Undo ``add_listener``; does nothing for one that is not there."""
+        self._feed.remove(listener)
+
     @property
     def client(self) -> Any:
         """The kafka-python client that everything in this pool shares.
+
+        It is for requests that none of the pool's clients makes, and may be used from any thread:
+        ``pool.client.send_and_receive(node_id, request)``. It cannot be closed.
 
         Raises:
             PoolClosedError: the pool is not connected.

@@ -9,6 +9,7 @@ from typing import Any
 from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
 
+from pooledkafka._batch import BatchFuture
 from pooledkafka._client import PooledClient
 from pooledkafka._wire import WiredProducer, as_serializer
 from pooledkafka.config import PRODUCER_OPTIONS
@@ -130,7 +131,7 @@ class Producer(PooledClient):
             topic, value=value, key=key, headers=headers, partition=partition, timestamp_ms=timestamp_ms
         )
 
-    def send_batch(self, topic: str, messages: Iterable[Mapping[str, Any]]) -> Future:
+    def send_batch(self, topic: str, messages: Iterable[Mapping[str, Any]]) -> BatchFuture:
         """Send several records; returns one future for all.
 
         Args:
@@ -139,15 +140,16 @@ class Producer(PooledClient):
                 ``timestamp_ms``, as for ``send``.
 
         Returns:
-            kafka-python's Future, of the list of the records' metadata in their order. It fails with the first error
-            of a record, when every record has been acknowledged or has failed.
+            One future, of the list of the records' metadata in their order. It fails with the first error of a record,
+            when every record has been acknowledged or has failed. After a record that could not be sent, because it is
+            too large, say, no more are.
 
         Raises:
             ConfigurationError: a message has an unknown field; nothing was sent.
             PoolClosedError: the producer is closed, or its pool disconnected.
 
         Example:
-            >>> producer.send_batch("orders", [{"value": b"one"}, {"value": b"two", "key": b"k"}])
+            >>> producer.send_batch("orders", [{"value": b"one"}, {"value": b"two", "key": b"k"}]).get(timeout=10)
         """
         batch = list(messages)
         for message in batch:
@@ -155,7 +157,15 @@ class Producer(PooledClient):
             if unknown:
                 fields = ", ".join(sorted(_MESSAGE_FIELDS))
                 raise ConfigurationError(f"{sorted(unknown)[0]!r} is not a field of a message; those are {fields}")
-        return _all_of([self.send(topic, **message) for message in batch])
+        self._opened()
+        futures = []
+        for message in batch:
+            try:
+                futures.append(self.send(topic, **message))
+            except Exception as error:  # of a serializer, say; the caller has the future of what was sent before
+                futures.append(Future().failure(error))
+                break
+        return BatchFuture(futures)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all records sent so far are acknowledged or have failed.
@@ -203,28 +213,3 @@ class Producer(PooledClient):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "attached" if self._sender is not None else "not attached"
         return f"<Producer [{state}] of {self._pool!r}>"
-
-
-def _all_of(futures: list[Any]) -> Future:
-    """One future for all of ``futures``; the records' callbacks count down, each on whatever thread completes it."""
-    combined = Future()
-    if not futures:
-        return combined.success([])
-    lock = threading.Lock()
-    remaining = len(futures)  # guarded by lock
-
-    def one_is_done(_: Any) -> None:
-        nonlocal remaining
-        with lock:
-            remaining -= 1
-            last = not remaining
-        if last:
-            error = next((future.exception for future in futures if future.failed()), None)
-            if error is None:
-                combined.success([future.value for future in futures])
-            else:
-                combined.failure(error)
-
-    for future in futures:
-        future.add_both(one_is_done)
-    return combined

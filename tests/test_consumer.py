@@ -59,8 +59,10 @@ class FakeWired:
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return call(*args, **kwargs)
 
-    def subscribe(self, listener: Any, on_thread: Callable[[int | None], None], **what: Any) -> None:
-        self.on_thread = on_thread
+    def subscribe(
+        self, listener: Any, on_thread: Callable[[int | None], None], from_beginning: bool | None, **what: Any
+    ) -> None:
+        self.on_thread, self.from_beginning = on_thread, from_beginning
         self.kafka.subscribe(listener=listener, **what)
 
     def interrupt(self) -> None:

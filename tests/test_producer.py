@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
 from pooledkafka import ConfigurationError, ConnectionPool, PoolClosedError, PoolTimeoutError, Producer
@@ -242,12 +242,24 @@ def test_handles_of_equal_settings_share_a_sender_and_others_do_not(pool: Connec
 
 
 def test_a_batch_is_one_future(producer: Producer) -> None:
-    records = producer.send_batch("orders", [{"value": b"one"}, {"value": b"two", "key": b"k"}])
-    producer.flush(timeout=10)
-    assert [record.topic for record in records.value] == ["orders", "orders"]
-    assert producer.send_batch("orders", []).value == []
+    records = producer.send_batch("orders", [{"value": b"one"}, {"value": b"two", "key": b"k"}]).get(timeout=10)
+    assert [record.topic for record in records] == ["orders", "orders"]
+    assert producer.send_batch("orders", []).get(timeout=0) == []
     with pytest.raises(ConfigurationError, match="'valeu' is not a field of a message"):
         producer.send_batch("orders", [{"value": b"one"}, {"valeu": b"two"}])
+
+
+def test_after_a_record_that_cannot_be_sent_no_more_of_its_batch_are(
+    producer: Producer, broker: ScriptedBroker
+) -> None:
+    records = producer.send_batch("orders", [{"value": b"one"}, {"value": b"x" * 2_000_000}, {"value": b"three"}])
+    with pytest.raises(MessageSizeTooLargeError):
+        records.get(timeout=10)
+    producer.flush(timeout=10)
+    ((_, request),) = broker.requests(ProduceRequest)
+    (topic,) = request.topic_data
+    assert b"one" in bytes(topic.partition_data[0].records)
+    assert all(b"three" not in bytes(partition.records) for partition in topic.partition_data)
 
 
 def test_threads_that_send_for_the_first_time_at_once_share_one_sender(pool: ConnectionPool) -> None:

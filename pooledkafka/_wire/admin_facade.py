@@ -25,7 +25,7 @@ class AdminFacade:
     def close(self) -> None:
         """Detach this client; what others use stays as it is."""
         self.cluster.close()
-        self._engine.call(self._engine.close_connections, self._manager.leases)
+        self._engine.call(self._engine.close_leases, self._manager.leases)
 
 
 class AdminManager(ManagerView):

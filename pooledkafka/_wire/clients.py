@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaTimeoutError
+from kafka.consumer.subscription_state import OffsetResetStrategy
+from kafka.errors import CommitFailedError, KafkaTimeoutError, RebalanceInProgressError
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from pooledkafka._logging import get_logger
 from pooledkafka._wire.admin_facade import AdminFacade
 from pooledkafka._wire.consumer_facade import ConsumerFacade
 from pooledkafka._wire.engine import Engine
@@ -17,6 +20,8 @@ from pooledkafka._wire.listeners import off_the_io_thread
 from pooledkafka._wire.producer_facade import ProducerFacade
 
 __all__ = ["WiredAdmin", "WiredConsumer", "WiredProducer"]
+
+_log = get_logger("pooledkafka.consumer")
 
 _FORCED_CLOSE_S = 1.0
 """How long a Sender thread that was told to give up may take; it has nothing left to wait for."""
@@ -70,9 +75,56 @@ class WiredConsumer:
         finally:
             interrupt.poller = None
 
-    def subscribe(self, listener: Any, on_thread: Callable[[int | None], None], **what: Any) -> None:
-        """Subscribe; ``listener`` runs on threads of its own, of which ``on_thread`` is told."""
+    def subscribe(
+        self, listener: Any, on_thread: Callable[[int | None], None], from_beginning: bool | None, **what: Any
+    ) -> None:
+        """Subscribe; ``listener`` runs on threads of its own, of which ``on_thread`` is told.
+
+        ``from_beginning`` None: as ``auto_offset_reset`` says.
+        """
         self.kafka.subscribe(listener=off_the_io_thread(listener, self._engine.net, on_thread), **what)
+        if from_beginning is not None:
+            strategy = OffsetResetStrategy.EARLIEST if from_beginning else OffsetResetStrategy.LATEST
+            self.kafka._subscription._default_offset_reset_strategy = strategy
+
+    def poll_unhandled(self, timeout_ms: float, max_records: int | None) -> dict[TopicPartition, list[Any]]:
+        """Poll without moving on: ``handle`` does that, record by record, and what it leaves is read again."""
+        batches: dict[TopicPartition, list[Any]] = self.kafka.poll(
+            timeout_ms=timeout_ms, max_records=max_records, update_offsets=False
+        )
+        return batches
+
+    def handle(
+        self, partition: TopicPartition, records: list[Any], handler: Callable[[Any], Any], over: Callable[[], bool]
+    ) -> None:
+        """Call ``handler`` with the records of one partition, until ``over()`` or until they are not the next any more.
+
+        The handler may seek, pause, or wait in calls in which the partition is lost: what it did then holds.
+        """
+        subscription = self.kafka._subscription
+        state = subscription.assignment.get(partition)
+        expected = state.position if state is not None else None
+        for record in records:
+            if over() or not subscription.is_fetchable(partition) or state.position is not expected:
+                return
+            handler(record)
+            if subscription.assignment.get(partition) is not state or state.position is not expected:
+                return
+            expected = OffsetAndMetadata(record.offset + 1, "", record.leader_epoch)
+            state.position = expected
+
+    def commit_handled(self) -> None:
+        """Commit what was handled, in a group that leaves that to its user.
+
+        Where the group has moved on meanwhile, the next owner of the partitions handles the records again.
+        """
+        coordinator = self.kafka._coordinator
+        if self._group is None or self.kafka._closed or coordinator.config["enable_auto_commit"]:
+            return
+        try:
+            self.kafka.commit()
+        except (CommitFailedError, RebalanceInProgressError) as error:
+            _log.warning("could not commit what was handled", group=self._group, error=repr(error))
 
     def interrupt(self) -> None:
         """Make the poll that waits now, or the next, raise ``Interrupted``; from any thread."""

@@ -33,7 +33,7 @@ class Interrupted(Exception):
 class ConsumerFacade:
     """Looks like kafka-python's ``KafkaNetClient`` to one consumer; the parts that it reaches into are below.
 
-    Created and used by the consumer's thread and the I/O thread; ``interrupt`` may be called from any.
+    Created and used by the consumer's thread and the I/O thread; ``end_poll`` may be called from any.
     """
 
     def __init__(self, engine: Engine, request_timeout_ms: float) -> None:
@@ -81,14 +81,15 @@ class ConsumerFacade:
         return False  # the pool closes its bootstrap connection as soon as the cluster is known
 
     def close(self) -> None:
-        """Detach this consumer; what others use stays as it is."""
-        self.cluster.close()
-        self._engine.call(self._detach)
+        """Detach this consumer, once; what others use stays as it is."""
+        if not self.cluster.closed:
+            self.cluster.close()
+            self._engine.call(self._detach)
 
     def _detach(self) -> None:  # on the I/O thread
         self._engine.remove_consumer(self._manager)
         self._engine.fetching.forget(self.owner)
-        self._engine.close_connections(self._manager.leases)
+        self._engine.close_leases(self._manager.leases)
 
 
 class Interrupt:

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from kafka.errors import (
@@ -16,18 +16,27 @@ from kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from kafka.future import Future
-from kafka.net.compat import KafkaNetClient
 from kafka.net.selector import NetworkSelector
 
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.fetching import SharedFetching
 from pooledkafka._wire.joins import Joins
 from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.later import Later
 from pooledkafka._wire.leases import Leases
 from pooledkafka._wire.manager import SharedManager
 from pooledkafka._wire.permits import Permits
 from pooledkafka._wire.refresher import MetadataRefresher
+from pooledkafka._wire.shared_client import SharedClient
 from pooledkafka.errors import ConfigurationError, PoolTimeoutError
+from pooledkafka.events import (
+    ConnectionClosed,
+    ConnectionCreated,
+    ConnectionReady,
+    MetadataRefreshed,
+    PoolEvent,
+    Throttled,
+)
 
 __all__ = ["Engine"]
 
@@ -52,6 +61,8 @@ class GroupMember(Protocol):
 class Engine:
     """Owns what all clients of a pool share; a new one is made each time the pool connects.
 
+    ``tell`` is given what happens, on the I/O thread, where it must not wait.
+
     State is touched on the I/O thread only, except where said. Methods are for the I/O thread unless they say that
     they may be called from any other.
     """
@@ -63,7 +74,9 @@ class Engine:
         max_in_flight_requests: int | None,
         max_leased_connections: int,
         fetch_buffer_bytes: int,
+        tell: Callable[[PoolEvent], None],
     ) -> None:
+        self._tell = tell
         self.net = NetworkSelector(**options)
         self.permits = Permits(max_in_flight_requests)
         # The limits that a group's joins must fit in, by the names of their options.
@@ -76,17 +89,20 @@ class Engine:
             self.manager = SharedManager(
                 self.net,
                 on_connection=self._watch,
+                on_throttled=self._throttled,
                 permits=self.permits,
                 **options,
             )
         except BaseException:
             self.net.close()
             raise
-        self.client = KafkaNetClient(net=self.net, manager=self.manager)
+        self.manager.cluster.add_listener(self._refreshed)
+        self.client = SharedClient(self.net, self.manager)
         self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes)
         self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"])
         self._consumers: list[GroupMember] = []
         self._leases = Leases()
+        self._idle_leases = Later(self.net, _LEASE_IDLE_S, self._close_idle_leases)
         self._owners = itertools.count(1)
         self._stop_lock = threading.Lock()  # one stop() at a time; guards nothing else
         self._last_failure: str | None = None  # of a connection attempt, for error messages; read by any thread
@@ -196,12 +212,12 @@ class Engine:
         finally:
             owner_leases.discard(key)
             self._leases.release(key, time.monotonic())
-            if not self.net._closed:
-                self.net.call_later(_LEASE_IDLE_S, self._close_idle_leases)
+            self._idle_leases.ask()
 
-    def _close_idle_leases(self) -> None:
+    def _close_idle_leases(self) -> bool:
         for key in self._leases.take_idle(time.monotonic(), _LEASE_IDLE_S):
-            self.manager.close_connection(key)
+            self.manager.close_connection(key, "idle")
+        return self._leases.any_free
 
     def attach_member(self, group: str) -> None:
         """Count a consumer of ``group``; raises ConfigurationError where the group could then never join."""
@@ -235,20 +251,36 @@ class Engine:
             if other is not consumer and other.coordinator.group_id == consumer.coordinator.group_id
         ]
 
-    def close_connections(self, keys: Collection[LaneKey]) -> None:
-        """Close these connections."""
+    def close_leases(self, keys: Collection[LaneKey]) -> None:
+        """Close the connections that are lent to a client which has gone."""
         for key in list(keys):
-            self.manager.close_connection(key)
+            self.manager.close_connection(key, "client closed")
 
     # -- watching connections ------------------------------------------------------------------------------------------
 
     def _watch(self, key: LaneKey, connection: Any) -> None:
-        connection.init_future.add_callback(lambda _: self._ready(key, connection))
+        where = (key.node_id, key.lane.value, self._address(key))
+        self._tell(ConnectionCreated(*where))
+        connection.init_future.add_callback(lambda _: self._ready(key, connection, where))
         connection.init_future.add_errback(lambda error: self._failed(key, error))
+        connection.close_future.add_both(lambda error: self._ended(key, error, where))
 
-    def _ready(self, key: LaneKey, connection: Any) -> None:
+    def _ready(self, key: LaneKey, connection: Any, where: tuple[int, str, str]) -> None:
         self.created[key.lane] += 1
         connection.close_future.add_both(lambda _: self.closed.update([key.lane]))
+        self._tell(ConnectionReady(*where))
+
+    def _ended(self, key: LaneKey, error: BaseException | None, where: tuple[int, str, str]) -> None:
+        reason = self.manager.reason_of(key)
+        if reason == "failed" and error is None:
+            reason = "bootstrapped"  # the one that kafka-python closes by itself without an error
+        self._tell(ConnectionClosed(*where, reason, error if reason == "failed" else None))
+
+    def _throttled(self, key: LaneKey, throttle_time_ms: int) -> None:
+        self._tell(Throttled(key.node_id, key.lane.value, throttle_time_ms))
+
+    def _refreshed(self, cluster: Any) -> None:
+        self._tell(MetadataRefreshed(len(cluster.brokers()), len(cluster.topics())))
 
     def _failed(self, key: LaneKey, error: BaseException) -> None:
         self._last_failure = f"{self._address(key)}: {error!r}"

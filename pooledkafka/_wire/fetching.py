@@ -14,6 +14,7 @@ from kafka.structs import TopicPartition
 
 from pooledkafka._fetch import Line, LogicalFetch, Multiplexer, Position, ReadAhead, WireFetch
 from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.later import Later
 from pooledkafka._wire.manager import SharedManager
 
 __all__ = ["SharedFetching"]
@@ -35,6 +36,7 @@ class SharedFetching:
         self._net = net
         self._manager = manager
         self._routes: dict[tuple[int, int, str], Route] = {}
+        self._idle_routes = Later(net, _ROUTE_IDLE_S, self._drop_idle)
         self.read_ahead = ReadAhead(buffer_bytes)
         self.logical_fetches = 0
         self.wire_fetches = 0
@@ -54,14 +56,15 @@ class SharedFetching:
         """A consumer has gone."""
         for route in self._routes.values():
             route.forget(owner)
-        if not self._net._closed:
-            self._net.call_later(_ROUTE_IDLE_S, self._drop_idle)
+        self._idle_routes.ask()
 
-    def _drop_idle(self) -> None:
+    def _drop_idle(self) -> bool:
+        now = time.monotonic()
         for key, route in list(self._routes.items()):
-            if route.idle:
+            if route.idle and route.left_at + _ROUTE_IDLE_S <= now:
                 route.close()
                 del self._routes[key]
+        return any(route.idle for route in self._routes.values())
 
     def room_again(self) -> None:
         """Let everybody read ahead who was kept from it, if there is room now; another broker's readers made it."""
@@ -92,6 +95,8 @@ class Route:
         self._step_is_due = False
         self._wake_at = float("inf")  # when the earliest timer fires
         self._caught_up_at = 0.0  # when the last catch-up fetch was sent
+        self._idle_catch_up = Later(net, _CATCH_UP_IDLE_S, self._close_idle_catch_up)
+        self.left_at = 0.0  # when a consumer last went
 
     @property
     def idle(self) -> bool:
@@ -114,6 +119,7 @@ class Route:
         return future
 
     def forget(self, owner: int) -> None:
+        self.left_at = time.monotonic()
         self._multiplexer.forget(owner)
         self._step_soon()
 
@@ -122,9 +128,9 @@ class Route:
             self._step_soon()
 
     def close(self) -> None:
-        """Close the connections; should another route need the one for catching up, it opens it again."""
-        for key in self._keys.values():
-            self._manager.close_connection(key)
+        """Close the connections, but not the one for catching up while another route uses it."""
+        self._manager.close_connection(self._keys[Line.PARKED], "idle")
+        self._close_catch_up()
 
     # -- driving the multiplexer ---------------------------------------------------------------------------------------
 
@@ -204,7 +210,7 @@ class Route:
             }
             self._multiplexer.answered(wire, answers, time.monotonic())
         if wire.line is Line.CATCH_UP:
-            self._net.call_later(_CATCH_UP_IDLE_S, self._close_idle_catch_up)
+            self._idle_catch_up.ask()
         self._step_soon()
 
     def _failed(self, wire: WireFetch, error: BaseException) -> None:
@@ -214,9 +220,18 @@ class Route:
         if not self._net._closed:
             self._step_soon()
 
-    def _close_idle_catch_up(self) -> None:
-        if self._caught_up_at + _CATCH_UP_IDLE_S <= time.monotonic():
-            self._manager.close_connection(self._keys[Line.CATCH_UP])
+    def _close_idle_catch_up(self) -> bool:
+        if self._caught_up_at + _CATCH_UP_IDLE_S > time.monotonic():
+            return True
+        return not self._close_catch_up()
+
+    def _close_catch_up(self) -> bool:
+        key = self._keys[Line.CATCH_UP]
+        connection = self._manager.connection(key)
+        if connection is not None and connection.in_flight_requests:
+            return False
+        self._manager.close_connection(key, "idle")
+        return True
 
     def _response(self, answers: dict[TopicPartition, Any]) -> Any:
         topics: dict[str, list[Any]] = {}

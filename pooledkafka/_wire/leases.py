@@ -13,8 +13,8 @@ class Leases:
     """Decides which leased connection of a broker a parking request gets; opens and closes nothing itself.
 
     The free connection with the lowest number is lent first, so that after a burst the same few stay in use and the
-    rest become idle and can be closed. There is no upper bound yet: members of one group that join at once must all
-    be let in, since each JoinGroup waits on the broker for the others.
+    rest become idle and can be closed. There is no upper bound here: members of one group that join at once must all be
+    let in, since each JoinGroup waits on the broker for the others, and ``Joins`` counts whole groups.
 
     Used on the I/O thread only. ``now`` is in seconds, of any steady clock.
     """
@@ -36,6 +36,11 @@ class Leases:
         """Take the connection back; the next request may have it."""
         self._lent[key.node_id].remove(key.number)
         self._free_since[key] = now
+
+    @property
+    def any_free(self) -> bool:
+        """Whether there is a connection that nobody uses now."""
+        return bool(self._free_since)
 
     def take_idle(self, now: float, idle_s: float) -> list[LaneKey]:
         """The connections that nobody has used for ``idle_s`` and that should be closed now."""

@@ -18,8 +18,8 @@ from pooledkafka._wire.permits import Permits
 
 __all__ = ["SharedManager"]
 
-# A shared lane pipelines the requests of many clients; each client keeps its own limit (see facade.py). kafka-python's
-# limit of a connection would fail the sends of whoever comes sixth.
+# A shared lane pipelines the requests of many clients; each producer keeps its own limit (see producer_facade.py).
+# kafka-python's limit of a connection would fail the sends of whoever comes sixth.
 _UNLIMITED = 2**31
 
 _SCARCE_WAIT_MS = 25
@@ -32,7 +32,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
     Connections are keyed by ``LaneKey``; kafka-python's own backoff, idle closing and authentication then work per
     lane. Only the reconnect backoff is counted per broker, so that the lanes of a broker that is down do not each try.
 
-    ``on_connection(key, connection)`` is called on the I/O thread for each connection that is opened.
+    ``on_connection(key, connection)`` is called on the I/O thread for each connection that is opened, and
+    ``on_throttled(key, milliseconds)`` for each answer by which a broker asks for a pause.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         *,
         allow_auto_create_topics: bool,
         on_connection: Callable[[LaneKey, Any], None],
+        on_throttled: Callable[[LaneKey, int], None],
         permits: Permits,
         **config: Any,
     ) -> None:
@@ -54,6 +56,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         )
         self.cluster.attach(self)
         self._on_connection = on_connection
+        self._on_throttled = on_throttled
+        self._closing: dict[LaneKey, str] = {}  # why a connection is being closed on purpose; the I/O thread's
         self._permits = permits
 
     def connection(self, key: Any) -> Any | None:
@@ -137,9 +141,17 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         except (NodeNotReadyError, UnknownBrokerIdError) as error:
             return Future().failure(error)
         if not (connection.connected and connection.paused) or connection._reauth.is_reauthenticating:
-            return connection.send_request(request, request_timeout_ms=request_timeout_ms)
-        timeout_at = connection._timeout_at(timeout_ms=request_timeout_ms)
-        return connection._send_request(request, future=Future(), timeout_at=timeout_at)
+            sent = connection.send_request(request, request_timeout_ms=request_timeout_ms)
+        else:
+            timeout_at = connection._timeout_at(timeout_ms=request_timeout_ms)
+            sent = connection._send_request(request, future=Future(), timeout_at=timeout_at)
+        sent.add_callback(lambda response: self._look_for_throttling(key, response))
+        return sent
+
+    def _look_for_throttling(self, key: Any, response: Any) -> None:
+        throttle_time_ms = getattr(response, "throttle_time_ms", 0)
+        if throttle_time_ms:
+            self._on_throttled(as_lane_key(key), throttle_time_ms)
 
     def open(self, key: LaneKey) -> Future:
         """Open the connection under ``key``, holding a permit meanwhile; fails if it does not come up."""
@@ -156,20 +168,28 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self._permits.acquire(granted)
         return future
 
-    def close_connection(self, key: LaneKey) -> None:
-        """Close one connection on purpose; on the I/O thread only."""
+    def close_connection(self, key: LaneKey, reason: str) -> None:
+        """Close one connection on purpose, for a reason that ``ConnectionClosed`` names; on the I/O thread only."""
         connection = self._conns.get(key)
         if connection is not None:
+            self._closing[key] = reason
             connection.close()
 
+    def reason_of(self, key: LaneKey) -> str:
+        """Why the connection under ``key``, which has just ended, has ended."""
+        return self._closing.pop(key, "failed")
+
     def close(self, node_id: Any = None, timeout_ms: float | None = None) -> None:
-        """Close one connection, or all, and fail what is in flight on them."""
-        if node_id is None:
-            for _, connection in self.connections():
+        """Close all connections, or one that kafka-python finds to be idle, and fail what is in flight on them."""
+        if node_id is not None:
+            self.close_connection(as_lane_key(node_id), "idle")
+        else:
+            for key, connection in self.connections():
+                self._closing[key] = "disconnect"
                 # kafka-python would wait until the broker has read what is still to be sent, for ever if it does not.
                 if connection.transport is not None and connection.transport._write_buffer:
                     connection.transport.abort(KafkaConnectionError("the pool was disconnected"))
-        super().close(node_id=node_id, timeout_ms=timeout_ms)
+            super().close(timeout_ms=timeout_ms)
 
     def least_loaded_node(self) -> int | None:
         """A broker whose control lane is idle, else the one with the fewest requests waiting for an answer."""

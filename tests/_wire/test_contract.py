@@ -15,6 +15,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
 from kafka.consumer.fetcher import Fetcher
+from kafka.consumer.subscription_state import OffsetResetStrategy, SubscriptionState
 from kafka.coordinator.base import BaseCoordinator
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, NodeNotReadyError, RetriableError
@@ -27,6 +28,7 @@ from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
 from kafka.protocol.consumer import HeartbeatRequest
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._wire.compat import check_kafka_python
 from tests.scripted_broker import VERSION, ScriptedBroker, metadata_answer
@@ -559,3 +561,28 @@ def test_a_batch_says_how_many_records_it_has_and_when_it_is_done() -> None:
     has(ProducerBatch, "record_count", where="clients.WiredProducer._undelivered")
     says(ProducerBatch.__init__, "self.produce_future = FutureProduceResult(", where="clients.WiredProducer.flush")
     says(KafkaProducer.close, "self._sender.join(timeout)", where="clients.WiredProducer.close")
+
+
+# -- handing records over one by one -----------------------------------------------------------------------------------
+
+
+def test_a_poll_can_leave_the_position_where_it_is_and_reads_again_from_where_it_is_put() -> None:
+    accepts(KafkaConsumer.poll, "timeout_ms", "max_records", "update_offsets", where="WiredConsumer.poll_unhandled")
+    says(
+        Fetcher._append,
+        "if part.next_fetch_offset == position.offset:",
+        where="WiredConsumer.handle: what was read ahead of the position is dropped and read again",
+    )
+    state = SubscriptionState("latest")
+    partition = TopicPartition("orders", 0)
+    state.assign_from_user([partition])
+    state.seek(partition, 5)
+    position = state.assignment[partition].position
+    assert state.assignment[partition].position is position, "WiredConsumer.handle takes another object for a seek"
+    state.assignment[partition].position = OffsetAndMetadata(6, "", 3)
+    assert state.position(partition).offset == 6
+
+
+def test_where_to_start_is_a_strategy_of_the_subscription() -> None:
+    for name, strategy in (("earliest", OffsetResetStrategy.EARLIEST), ("latest", OffsetResetStrategy.LATEST)):
+        assert SubscriptionState(name)._default_offset_reset_strategy == strategy, "see WiredConsumer.subscribe"

@@ -32,10 +32,12 @@ class Harness:
     def __init__(self, *ports: int, permits: Permits | None = None) -> None:
         self.net = NetworkSelector(client_id="test")
         self.opened: list[LaneKey] = []
+        self.throttled: list[tuple[LaneKey, int]] = []
         self.manager = SharedManager(
             self.net,
             allow_auto_create_topics=True,
             on_connection=lambda key, connection: self.opened.append(key),
+            on_throttled=lambda key, milliseconds: self.throttled.append((key, milliseconds)),
             permits=permits or Permits(None),
             bootstrap_servers="127.0.0.1:1",
             reconnect_backoff_ms=60_000,
@@ -105,11 +107,11 @@ def test_each_lane_has_one_connection_of_its_own(harness: Harness, broker: Scrip
 def test_closing_one_lane_leaves_the_other(harness: Harness) -> None:
     harness.connect(CONTROL)
     produce = harness.connect(PRODUCE)
-    harness.manager.close_connection(CONTROL)
+    harness.manager.close_connection(CONTROL, "idle")
     harness.round_trip()
     assert harness.manager.connection(CONTROL) is None
     assert produce.connected
-    harness.manager.close_connection(CONTROL)  # nothing to close is no error
+    harness.manager.close_connection(CONTROL, "idle")  # nothing to close is no error
 
 
 def test_an_unknown_broker_is_an_answer_and_no_exception(harness: Harness) -> None:

@@ -1,0 +1,61 @@
+"""The future of several records that were sent together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from kafka.errors import KafkaTimeoutError
+from kafka.future import Future
+
+__all__ = ["BatchFuture"]
+
+
+class BatchFuture(Future):  # type: ignore[misc]
+    """kafka-python's Future of the metadata of several records, in their order; ``get`` waits for it.
+
+    It is done when every record is acknowledged or has failed, and fails with the first error of one.
+    """
+
+    __slots__ = ("_complete", "_counting", "_futures", "_remaining")
+
+    def __init__(self, futures: Sequence[Any]) -> None:
+        super().__init__()
+        self._futures = futures
+        self._complete = threading.Event()
+        self._counting = threading.Lock()  # guards _remaining: each record is done on whatever thread completes it
+        self._remaining = len(futures) + 1  # one for this constructor, so that no record ends it too early
+        for future in futures:
+            future.add_both(self._one_is_done)
+        self._one_is_done(None)
+
+    def _one_is_done(self, _: Any) -> None:
+        with self._counting:
+            self._remaining -= 1
+            last = not self._remaining
+        if last:
+            error = next((future.exception for future in self._futures if future.failed()), None)
+            if error is None:
+                self.success([future.value for future in self._futures])
+            else:
+                self.failure(error)
+            self._complete.set()
+
+    def get(self, timeout: float | None = None) -> list[Any]:
+        """The records' metadata, when all are acknowledged.
+
+        Args:
+            timeout: seconds to wait. Default: as long as it takes.
+
+        Raises:
+            KafkaTimeoutError: not all are done in time; they go on.
+            KafkaError: the first error of a record.
+        """
+        if not self._complete.wait(timeout):
+            pending = sum(not future.is_done for future in self._futures)
+            raise KafkaTimeoutError(f"{pending} of {len(self._futures)} records were not done within {timeout} s")
+        if self.exception is not None:
+            raise self.exception
+        metadata: list[Any] = self.value
+        return metadata

@@ -1,0 +1,76 @@
+"""Carries a pool's events to its listeners, away from whoever they happen to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pooledkafka._logging import get_logger
+from pooledkafka.events import PoolEvent
+
+__all__ = ["Feed", "Listener"]
+
+Listener = Callable[[PoolEvent], None]
+
+_log = get_logger("pooledkafka.events")
+
+
+class Feed:
+    """Calls listeners on a thread of its own, one event after the other; from any thread.
+
+    Events happen on the I/O thread and under locks, where no user's code may run. The thread is started by an event and
+    ends when none is left, so that a pool without listeners costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._listeners: tuple[Listener, ...] = ()  # replaced under _changed; read by any thread
+        self._events: deque[PoolEvent] = deque()  # guarded by _changed
+        self._thread: threading.Thread | None = None  # guarded by _changed
+
+    def add(self, listener: Listener) -> None:
+        """Call ``listener`` for each event from now on."""
+        with self._changed:
+            self._listeners = (*self._listeners, listener)
+
+    def remove(self, listener: Listener) -> None:
+        """Undo one ``add``; does nothing for one that is not there."""
+        with self._changed:
+            listeners = list(self._listeners)
+            if listener in listeners:
+                listeners.remove(listener)
+            self._listeners = tuple(listeners)
+
+    def tell(self, event: PoolEvent) -> None:
+        """Queue ``event`` for the listeners."""
+        if not self._listeners:
+            return
+        with self._changed:
+            self._events.append(event)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="pooledkafka-events", daemon=True)
+                self._thread.start()
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait up to ``timeout_s`` until the listeners have heard everything; not when called by one of them."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._thread not in (None, threading.current_thread()):
+                if not self._changed.wait(deadline - time.monotonic()):
+                    return
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._events:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+                event = self._events.popleft()
+            for listener in self._listeners:
+                try:
+                    listener(event)
+                except Exception as error:
+                    _log.warning("a listener failed", event_type=type(event).__name__, error=repr(error))
