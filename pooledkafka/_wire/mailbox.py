@@ -20,7 +20,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._items: deque[Callable[[], None]] = deque()  # guarded by _changed
+        self._items: deque[Callable[[], None]] = deque()  # filled under _changed, emptied by the thread that waits
         self._woken = False  # guarded by _changed
 
     def put(self, callback: Callable[[], None]) -> None:
@@ -46,6 +46,7 @@ class Mailbox:
                     break
                 self._changed.wait(remaining)
             self._woken = False
-            items, self._items = self._items, deque()
-        for callback in items:
-            callback()
+            waiting = len(self._items)
+        # One by one, so that those behind one that raises are still there for the next call.
+        for _ in range(waiting):
+            self._items.popleft()()

@@ -40,6 +40,17 @@ def test_callbacks_run_in_order_on_the_thread_that_waits() -> None:
     assert len(ran) == 3, "each runs once"
 
 
+def test_what_is_behind_one_that_raises_comes_next_time() -> None:
+    mailbox, ran = Mailbox(), []
+    for number in range(3):
+        mailbox.put(lambda number=number: ran.append(6 / number))  # type: ignore[misc]
+    with pytest.raises(ZeroDivisionError):
+        mailbox.run_pending(0)
+    assert ran == []
+    mailbox.run_pending(0)
+    assert ran == [6, 3]
+
+
 @pytest.mark.parametrize("how", ["put", "wakeup"])
 def test_a_wait_is_ended_from_another_thread(how: str) -> None:
     mailbox, ran = Mailbox(), threading.Event()
