@@ -1,166 +1,296 @@
-"""Ten consumers in ten groups and three producers share one connection pool on a real Kafka cluster.
+"""Fifty consumers in fifty groups and five producers share one connection pool on a real Kafka cluster.
 
 Run it with ``make demo``: on three brokers in Docker, which it starts and removes itself, or on a running cluster with
-``make demo BOOTSTRAP=host:port``. It exits with 1 if a group misses a record or gets one twice.
+``make demo BOOTSTRAP=host:port``. It exits with 1 if a group misses a record or gets one twice. At the end it runs the
+same clients without a pool, to count what they hold.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
+import psutil
+from demo_apart import sockets_to
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
+from kafka.errors import KafkaError
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
 
 from pooledkafka import ConnectionPool, Consumer, Kafka, Producer
 from pooledkafka.testing import ClusterError, KafkaCluster
 
-CONSUMERS = 10
-PRODUCERS = 3
-RECORDS = 3_000
-RECORDS_PER_SECOND = 250
 PARTITIONS = 6
 TIMEOUT_S = 60.0
+SETTLED_WITHIN_S = 15.0  # connections that only joining needed go away when they have been idle
+
+console = Console(soft_wrap=True)
 
 
-class Group:
+class Reader:
     """One consumer in a group of its own, on a thread of its own, that counts what it receives."""
 
-    def __init__(self, consumer: Consumer) -> None:
-        self.assigned = threading.Event()
-        self.complete = threading.Event()
+    def __init__(self, consumer: Consumer, records: int) -> None:
+        self.received: Counter[bytes] = Counter()  # by key; written by the thread alone, as are the next three
+        self.latencies_ms: list[float] = []
+        self.assigned = False
         self.error: BaseException | None = None
-        self.received: Counter[bytes] = Counter()  # by key; the thread's until it has ended
-        self.latencies_ms: list[float] = []  # likewise
         self._consumer = consumer
+        self._records = records
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
+    @property
+    def done(self) -> bool:
+        return len(self.latencies_ms) >= self._records or self.error is not None
+
     def _run(self) -> None:
         try:
-            while not self.complete.is_set():
-                batches = self._consumer.poll(timeout_ms=200)
-                now = time.monotonic_ns()
-                if self._consumer.assignment():
-                    self.assigned.set()
-                for records in batches.values():
-                    self.received.update(record.key for record in records)
-                    self.latencies_ms.extend((now - int(record.value)) / 1e6 for record in records)
-                if self.received.total() >= RECORDS:
-                    self.complete.set()
+            with self._consumer:
+                while not self._stop.is_set():
+                    batches = self._consumer.poll(timeout_ms=200)
+                    now = time.monotonic_ns()
+                    self.assigned = self.assigned or bool(self._consumer.assignment())
+                    for records in batches.values():
+                        self.received.update(record.key for record in records)
+                        self.latencies_ms.extend((now - int(record.value)) / 1e6 for record in records)
         except BaseException as error:
             self.error = error
-            self.assigned.set()
-            self.complete.set()
+
+    def tell_to_stop(self) -> None:
+        self._stop.set()
 
     def join(self) -> None:
-        self.complete.set()
         self._thread.join(TIMEOUT_S)
 
 
-def send_all(producers: list[Producer], topic: str) -> list[float]:
-    """Send the records at a steady rate, in turn; returns how long each took to be acknowledged, in ms."""
-    acknowledged: list[float] = []
-    futures = []
-    start = time.monotonic()
-    for number in range(RECORDS):
-        pause = start + number / RECORDS_PER_SECOND - time.monotonic()
-        if pause > 0:
-            time.sleep(pause)  # this sets the pace of the load; nothing is waited for
-        sent = time.monotonic_ns()
-        future = producers[number % len(producers)].send(topic, key=b"%d" % number, value=b"%d" % sent)
-        future.add_callback(lambda _, sent=sent: acknowledged.append((time.monotonic_ns() - sent) / 1e6))
-        futures.append(future)
-    for future in futures:
-        future.get(timeout=TIMEOUT_S)
-    return acknowledged
+class Load(threading.Thread):
+    """Sends the records at a steady rate, by all producers in turn."""
+
+    def __init__(self, producers: list[Producer], topic: str, records: int, rate: float) -> None:
+        super().__init__(daemon=True)
+        self.sent = 0
+        self.acknowledged_ms: list[float] = []  # how long each took, in the order of their acknowledgement
+        self.error: BaseException | None = None
+        self._producers = producers
+        self._topic = topic
+        self._records = records
+        self._rate = rate
+
+    def run(self) -> None:
+        start = time.monotonic()
+        futures = []
+        try:
+            for number in range(self._records):
+                time.sleep(max(0.0, start + number / self._rate - time.monotonic()))  # the pace of the load
+                at = time.monotonic_ns()
+                producer = self._producers[number % len(self._producers)]
+                future = producer.send(self._topic, key=b"%d" % number, value=b"%d" % at, partition=number % PARTITIONS)
+                future.add_callback(lambda _, at=at: self.acknowledged_ms.append((time.monotonic_ns() - at) / 1e6))
+                futures.append(future)
+                self.sent += 1
+            for future in futures:
+                future.get(timeout=TIMEOUT_S)
+        except BaseException as error:
+            self.error = error
 
 
 def percentiles(latencies_ms: list[float]) -> str:
+    if not latencies_ms:
+        return "none"
     ordered = sorted(latencies_ms)
     p50, p99 = (ordered[int(len(ordered) * share)] for share in (0.5, 0.99))
-    return f"p50 {p50:6.1f} ms   p99 {p99:6.1f} ms"
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
 
 
-def show_connections(pool: ConnectionPool, when: str) -> None:
+def live(pool: ConnectionPool, load: Load, readers: list[Reader]) -> Group:
+    """What is going on now, as a table."""
     stats = pool.stats()
-    print(f"\n{when}, the pool of {stats.consumers} consumers and {stats.producers} producers holds")
+    names = ["control", "produce", "fetch", "catch-up", "leased"]
+    connections = Table("broker", *names, "all", title=f"{stats.consumers} consumers, {stats.producers} producers")
     for node_id, lanes in stats.connections.items():
-        described = ", ".join(f"{count} {lane}" for lane, count in sorted(lanes.items()))
-        print(f"  broker {node_id}: {sum(lanes.values()):3d} connections ({described})")
-    print(f"  in all  : {stats.connections_open:3d}")
+        counts = [str(lanes.get(name, "")) for name in names]
+        connections.add_row(str(node_id), *counts, str(sum(lanes.values())))
+    received = sum(len(reader.latencies_ms) for reader in readers)
+    recent = [ms for reader in readers for ms in reader.latencies_ms[-20:]]
+    return Group(
+        connections,
+        f"sent {load.sent}, received {received} by {len(readers)} groups, "
+        f"{sum(reader.done for reader in readers)} groups have all",
+        f"send to receipt, lately: {percentiles(recent)}; "
+        f"{stats.logical_fetches} fetches of consumers in {stats.wire_fetches} requests",
+    )
 
 
-def run(bootstrap_servers: str) -> bool:
+def watch(pool: ConnectionPool, load: Load, readers: list[Reader]) -> None:
+    """Show what is going on until every group has everything, or the time is up."""
+    deadline = time.monotonic() + TIMEOUT_S + load._records / load._rate
+    shown_at = 0.0
+    with Live(console=console, auto_refresh=False, transient=True) as display:
+        while time.monotonic() < deadline and not (load.error or all(reader.done for reader in readers)):
+            if console.is_terminal:
+                display.update(live(pool, load, readers), refresh=True)
+            elif time.monotonic() - shown_at > 5:
+                shown_at = time.monotonic()
+                received = sum(len(reader.latencies_ms) for reader in readers)
+                console.print(f"sent {load.sent}, received {received}, {pool.stats().connections_open} connections")
+            time.sleep(0.2)  # the pace of the display
+    load.join(TIMEOUT_S)
+
+
+def measured(ports: set[int]) -> dict[str, float]:
+    """What this process holds, as the operating system says."""
+    process = psutil.Process()
+    return {
+        "connections": sockets_to(ports),
+        "threads": process.num_threads(),
+        "rss_mb": process.memory_info().rss / 1e6,
+    }
+
+
+def run(bootstrap_servers: str, options: argparse.Namespace) -> bool:
     """Run the demonstration; True if every group received every record once."""
     topic = f"pooledkafka-demo-{uuid.uuid4().hex[:8]}"
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers, bootstrap_timeout_ms=10_000)
     try:
-        brokers = len(admin.describe_cluster()["brokers"])
-        admin.create_topics([NewTopic(topic, num_partitions=PARTITIONS, replication_factor=min(3, brokers))])
+        brokers = admin.describe_cluster()["brokers"]
+        ports = {broker["port"] for broker in brokers}
+        admin.create_topics([NewTopic(topic, num_partitions=PARTITIONS, replication_factor=min(3, len(brokers)))])
         try:
             with ExitStack() as stack:
-                return run_on(topic, bootstrap_servers, stack)
+                exact, pooled = run_pooled(topic, bootstrap_servers, ports, options, stack)
+            compare(pooled, run_apart(topic, bootstrap_servers, ports, options), options)
+            return exact
         finally:
             admin.delete_topics([topic])
     finally:
         admin.close()
 
 
-def run_on(topic: str, bootstrap_servers: str, stack: ExitStack) -> bool:
+def run_pooled(
+    topic: str, bootstrap_servers: str, ports: set[int], options: argparse.Namespace, stack: ExitStack
+) -> tuple[bool, dict[str, float]]:
+    """Run the clients over one pool; returns whether all went well, and what they held."""
     kafka = Kafka(bootstrap_servers=bootstrap_servers, client_id="pooledkafka-demo")
+    before = measured(ports)
     pool = stack.enter_context(kafka.connection_pool())
-
     started = time.monotonic()
-    consumers = [
-        kafka.consumer(topic, group_id=f"{topic}-{n}", connection_pool=pool, auto_offset_reset="earliest")
-        for n in range(CONSUMERS)
+    readers = [
+        Reader(
+            kafka.consumer(topic, group_id=f"{topic}-{n}", connection_pool=pool, auto_offset_reset="earliest"),
+            options.records,
+        )
+        for n in range(options.consumers)
     ]
-    groups = [Group(consumer) for consumer in consumers]
-    for group in groups:
-        stack.callback(group.join)
-    assigned = sum(group.assigned.wait(TIMEOUT_S) and group.error is None for group in groups)
-    print(f"{assigned} of {CONSUMERS} consumers have their partitions after {time.monotonic() - started:.2f} s")
+    for reader in readers:
+        stack.callback(reader.join)
+    for reader in readers:  # runs first: all are told, then all are waited for
+        stack.callback(reader.tell_to_stop)
+    while not all(reader.assigned or reader.error for reader in readers):
+        if time.monotonic() > started + TIMEOUT_S:
+            break
+        time.sleep(0.01)
+    assigned = sum(reader.assigned for reader in readers)
+    console.print(
+        f"{assigned} of {len(readers)} consumers have their partitions after {time.monotonic() - started:.2f} s"
+    )
 
-    producers = [stack.enter_context(kafka.producer(connection_pool=pool)) for _ in range(PRODUCERS)]
-    print(f"sending {RECORDS} records at {RECORDS_PER_SECOND} a second ...")
-    acknowledged_ms = send_all(producers, topic)
-    deadline = time.monotonic() + TIMEOUT_S
-    for group in groups:
-        group.complete.wait(max(0.0, deadline - time.monotonic()))
-    show_connections(pool, "Under load")
-    for group in groups:
-        group.join()
+    producers = [stack.enter_context(kafka.producer(connection_pool=pool)) for _ in range(options.producers)]
+    load = Load(producers, topic, options.records, options.rate)
+    load.start()
+    watch(pool, load, readers)
+    deadline = time.monotonic() + SETTLED_WITHIN_S
+    while any("leased" in lanes for lanes in pool.stats().connections.values()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    held = measured(ports) | {"assigned": assigned}
+    held["connections"] -= before["connections"]
+    held["threads"] -= before["threads"] + len(readers)
 
-    exact = sum(len(group.received) == group.received.total() == RECORDS for group in groups)
-    print(f"\n{exact} of {CONSUMERS} groups received each of the {RECORDS} records exactly once")
-    print(f"  send to acknowledgement: {percentiles(acknowledged_ms)}")
-    print(f"  send to receipt        : {percentiles([ms for group in groups for ms in group.latencies_ms] or [0.0])}")
-    for group in groups:
-        if group.error is not None:
-            print(f"  a consumer failed: {group.error!r}", file=sys.stderr)
-    return exact == CONSUMERS
+    exact = sum(len(r.received) == r.received.total() == options.records for r in readers)
+    console.print(f"\n{exact} of {len(readers)} groups received each of the {load.sent} records sent exactly once")
+    console.print(f"  send to acknowledgement: {percentiles(load.acknowledged_ms)}")
+    console.print(f"  send to receipt        : {percentiles([ms for r in readers for ms in r.latencies_ms])}")
+    stats = pool.stats()
+    console.print(
+        f"  the pool says          : {stats.connections_open} connections to {len(stats.connections)} brokers, "
+        f"{stats.connections_created} made in all; {stats.logical_fetches} fetches of consumers in "
+        f"{stats.wire_fetches} requests"
+    )
+    for error in [load.error, *(reader.error for reader in readers)]:
+        if error is not None:
+            console.print(f"  a client failed: {error!r}", style="red")
+    return exact == len(readers) and load.error is None, held
 
 
-def main() -> int:
-    bootstrap = os.environ.get("BOOTSTRAP")
+def run_apart(topic: str, bootstrap_servers: str, ports: set[int], options: argparse.Namespace) -> dict[str, float]:
+    """Run the same clients without a pool, in a process of its own; returns what they held."""
+    console.print("\nnow the same clients of stock kafka-python, without a pool ...")
+    script = Path(__file__).with_name("demo_apart.py")
+    arguments = [bootstrap_servers, topic, options.consumers, options.producers, ",".join(map(str, ports))]
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)], stdout=subprocess.PIPE, check=True, text=True
+    )
+    held: dict[str, float] = json.loads(done.stdout)
+    return held
+
+
+def compare(pooled: dict[str, float], apart: dict[str, float], options: argparse.Namespace) -> None:
+    """Show both side by side."""
+    title = f"{options.consumers} consumers in groups of their own and {options.producers} producers hold"
+    table = Table("", "with one pool", "without", title=title)
+    rows: list[tuple[str, str, str]] = [
+        ("connections to brokers", "connections", "d"),
+        ("threads, besides those that poll", "threads", "d"),
+        ("memory of the process, MB", "rss_mb", ".0f"),
+        ("consumers with partitions", "assigned", "d"),
+    ]
+    for name, key, shape in rows:
+        table.add_row(name, format(pooled[key], shape), format(apart[key], shape))
+    console.print(table)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bootstrap", default=os.environ.get("BOOTSTRAP"), help="host:port of a running cluster")
+    parser.add_argument("--consumers", type=int, default=50)
+    parser.add_argument("--producers", type=int, default=5)
+    parser.add_argument("--records", type=int, default=600)
+    parser.add_argument("--rate", type=float, default=30.0, help="records a second")
+    return parser.parse_args()
+
+
+def main() -> Any:
+    options = arguments()
     try:
-        if bootstrap:
-            print(f"using the Kafka cluster at {bootstrap}")
-            return 0 if run(bootstrap) else 1
-        print("starting three Kafka brokers in Docker ...", flush=True)
+        if options.bootstrap:
+            console.print(f"using the Kafka cluster at {options.bootstrap}")
+            return 0 if run(options.bootstrap, options) else 1
+        console.print("starting three brokers of Apache Kafka in Docker ...")
         started = time.monotonic()
         with KafkaCluster(brokers=3) as cluster:
-            print(f"three brokers of Apache Kafka are ready after {time.monotonic() - started:.1f} s")
-            return 0 if run(cluster.bootstrap_servers) else 1
+            console.print(f"three brokers of Apache Kafka are ready after {time.monotonic() - started:.1f} s")
+            return 0 if run(cluster.bootstrap_servers, options) else 1
     except ClusterError as error:
         print(f"make demo needs a Kafka cluster: {error}", file=sys.stderr)
         return 2
+    except KafkaError as error:
+        print(f"the demo failed: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -214,10 +214,11 @@ class Engine:
             self._leases.release(key, time.monotonic())
             self._idle_leases.ask()
 
-    def _close_idle_leases(self) -> bool:
-        for key in self._leases.take_idle(time.monotonic(), _LEASE_IDLE_S):
+    def _close_idle_leases(self) -> float | None:
+        now = time.monotonic()
+        for key in self._leases.take_idle(now, _LEASE_IDLE_S):
             self.manager.close_connection(key, "idle")
-        return self._leases.any_free
+        return self._leases.idle_in(now, _LEASE_IDLE_S)
 
     def attach_member(self, group: str) -> None:
         """Count a consumer of ``group``; raises ConfigurationError where the group could then never join."""

@@ -58,13 +58,14 @@ class SharedFetching:
             route.forget(owner)
         self._idle_routes.ask()
 
-    def _drop_idle(self) -> bool:
+    def _drop_idle(self) -> float | None:
         now = time.monotonic()
         for key, route in list(self._routes.items()):
             if route.idle and route.left_at + _ROUTE_IDLE_S <= now:
                 route.close()
                 del self._routes[key]
-        return any(route.idle for route in self._routes.values())
+        idle = [route.left_at + _ROUTE_IDLE_S - now for route in self._routes.values() if route.idle]
+        return min(idle, default=None)
 
     def room_again(self) -> None:
         """Let everybody read ahead who was kept from it, if there is room now; another broker's readers made it."""
@@ -220,10 +221,11 @@ class Route:
         if not self._net._closed:
             self._step_soon()
 
-    def _close_idle_catch_up(self) -> bool:
-        if self._caught_up_at + _CATCH_UP_IDLE_S > time.monotonic():
-            return True
-        return not self._close_catch_up()
+    def _close_idle_catch_up(self) -> float | None:
+        idle_in_s = self._caught_up_at + _CATCH_UP_IDLE_S - time.monotonic()
+        if idle_in_s > 0:
+            return idle_in_s
+        return None if self._close_catch_up() else _CATCH_UP_IDLE_S
 
     def _close_catch_up(self) -> bool:
         key = self._keys[Line.CATCH_UP]

@@ -11,11 +11,10 @@ __all__ = ["Later"]
 class Later:
     """Runs ``action`` on the I/O thread ``after_s`` after it was asked for, with one timer at a time.
 
-    ``action`` returns whether there is something left to look after, and so whether to come again. What becomes idle
-    between two looks is thus closed up to ``after_s`` late.
+    ``action`` returns in how many seconds to come again; None: when asked to.
     """
 
-    def __init__(self, net: Any, after_s: float, action: Callable[[], bool]) -> None:
+    def __init__(self, net: Any, after_s: float, action: Callable[[], float | None]) -> None:
         self._net = net
         self._after_s = after_s
         self._action = action
@@ -23,11 +22,16 @@ class Later:
 
     def ask(self) -> None:
         """See to it that the action runs."""
-        if not self._due and not self._net._closed:
+        if not self._due:
+            self._in(self._after_s)
+
+    def _in(self, delay_s: float) -> None:
+        if not self._net._closed:
             self._due = True
-            self._net.call_later(self._after_s, self._run)
+            self._net.call_later(delay_s, self._run)
 
     def _run(self) -> None:
         self._due = False
-        if self._action():
-            self.ask()
+        again_s = self._action()
+        if again_s is not None:
+            self._in(again_s)

@@ -37,10 +37,9 @@ class Leases:
         self._lent[key.node_id].remove(key.number)
         self._free_since[key] = now
 
-    @property
-    def any_free(self) -> bool:
-        """Whether there is a connection that nobody uses now."""
-        return bool(self._free_since)
+    def idle_in(self, now: float, idle_s: float) -> float | None:
+        """In how many seconds the next connection will have been idle for ``idle_s``; None where none is free."""
+        return max(0.0, min(self._free_since.values()) + idle_s - now) if self._free_since else None
 
     def take_idle(self, now: float, idle_s: float) -> list[LaneKey]:
         """The connections that nobody has used for ``idle_s`` and that should be closed now."""

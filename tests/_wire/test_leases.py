@@ -59,6 +59,17 @@ TestLeases = LeasesMachine.TestCase
 TestLeases.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
+def test_when_to_look_again_is_when_the_one_that_is_free_longest_is_idle() -> None:
+    leases = Leases()
+    assert leases.idle_in(now=0.0, idle_s=5.0) is None
+    first, second = leases.acquire(1), leases.acquire(1)
+    assert leases.idle_in(now=0.0, idle_s=5.0) is None
+    leases.release(second, now=1.0)
+    leases.release(first, now=3.0)
+    assert leases.idle_in(now=3.0, idle_s=5.0) == 3.0
+    assert leases.idle_in(now=9.0, idle_s=5.0) == 0.0
+
+
 def test_a_swept_number_can_be_lent_again() -> None:
     leases = Leases()
     key = leases.acquire(1)
