@@ -15,7 +15,7 @@ from ._errors import ClusterError, UnhealthyClusterError
 from ._listeners import Listener, client_options, parse_listener, parse_listeners
 from ._network import checked_side
 from ._ports import HOST
-from ._properties import checked_config
+from ._properties import checked_configs
 from ._readiness import wait_for
 
 
@@ -134,6 +134,7 @@ class KafkaCluster(Cluster):
         image: an image with the interface of the official `apache/kafka`; None for `default_image()`.
         listeners: the ways for clients to connect. The plaintext one is always there.
         config: more of server.properties, the same for each broker.
+        broker_config: more of one broker's, by its node id (1, or 1 to 3), over `config`: `{2: {"broker.rack": "b"}}`.
         timeout_s: for the brokers to become ready, in seconds; pulling or building the image is not counted.
 
     Raises (by `open()`):
@@ -154,6 +155,7 @@ class KafkaCluster(Cluster):
         image: str | None = None,
         listeners: Collection[Listener | str] = (Listener.PLAINTEXT,),
         config: Mapping[str, str] | None = None,
+        broker_config: Mapping[int, Mapping[str, str]] | None = None,
         timeout_s: float = 60.0,
     ) -> None:
         """Check the arguments. Nothing is started, and Docker is not asked."""
@@ -166,7 +168,7 @@ class KafkaCluster(Cluster):
         self._node_ids = tuple(range(1, brokers + 1))
         self._image = image
         self._listeners = parse_listeners(listeners)
-        self._config = checked_config(config)
+        self._config = checked_configs(config, broker_config, self._node_ids)
         self._timeout_s = timeout_s
         self._lock = threading.Lock()  # held by open() and close() from start to end, so that they exclude each other
         self._running: Deployment | None = None  # written under _lock; read without it, as one reference

@@ -59,7 +59,7 @@ class Deployment:
         image: str | None,
         node_ids: tuple[int, ...],
         listeners: tuple[Listener, ...],
-        config: Mapping[str, str],
+        config: Mapping[int, Mapping[str, str]],
         timeout_s: float,
     ) -> Deployment:
         """Start all and wait until it is ready. On any error, remove what was made and raise the error."""
@@ -97,7 +97,7 @@ class Deployment:
         image: str | None,
         node_ids: tuple[int, ...],
         listeners: tuple[Listener, ...],
-        config: Mapping[str, str],
+        config: Mapping[int, Mapping[str, str]],
         timeout_s: float,
     ) -> None:
         image = ensure_image(self.client, image)
@@ -107,7 +107,7 @@ class Deployment:
         def start_broker(node_id: int) -> BrokerContainer:
             for attempt in range(1, _PORT_ATTEMPTS + 1):
                 ports = dict(zip(listeners, pick_free_ports(len(listeners)), strict=True))
-                properties = render(server_properties(node_id, node_ids, ports, config, self.password))
+                properties = render(server_properties(node_id, node_ids, ports, config[node_id], self.password))
                 files = {f"{CONFIG_DIRECTORY}/server.properties": properties, **keystore}
                 broker = BrokerContainer.create(self.client, image, self.networks, node_id, ports, files)
                 try:

@@ -48,6 +48,18 @@ def checked_config(config: Mapping[str, str] | None) -> dict[str, str]:
     return checked
 
 
+def checked_configs(
+    config: Mapping[str, str] | None, broker_config: Mapping[int, Mapping[str, str]] | None, node_ids: Collection[int]
+) -> dict[int, dict[str, str]]:
+    """Each broker's extra properties. Raises ValueError as `checked_config`, or for a broker that is not there."""
+    common = checked_config(config)
+    if unknown := sorted(set(broker_config or {}).difference(node_ids), key=str):
+        raise ValueError(
+            f"broker_config has {unknown[0]!r}, but the node ids are {', '.join(map(str, sorted(node_ids)))}"
+        )
+    return {node_id: common | checked_config((broker_config or {}).get(node_id)) for node_id in node_ids}
+
+
 def server_properties(
     node_id: int,
     node_ids: Collection[int],

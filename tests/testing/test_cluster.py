@@ -26,6 +26,8 @@ def test_arguments_are_checked_before_anything_is_started() -> None:
         KafkaCluster(listeners=["ssl"])
     with pytest.raises(ValueError, match="config sets listeners"):
         KafkaCluster(config={"listeners": "X://:1"})
+    with pytest.raises(ValueError, match=r"config sets node\.id"):
+        KafkaCluster(broker_config={1: {"node.id": "7"}})
 
 
 def test_a_side_that_is_none() -> None:

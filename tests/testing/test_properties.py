@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
 from pooledkafka.testing import Listener
-from pooledkafka.testing._properties import RESERVED, checked_config, render, server_properties
+from pooledkafka.testing._properties import RESERVED, checked_config, checked_configs, render, server_properties
 
 
 def properties(node_ids: tuple[int, ...] = (1, 2, 3), config: dict[str, str] | None = None) -> dict[str, str]:
@@ -80,6 +81,19 @@ def test_a_config_is_copied() -> None:
     given["num.partitions"] = "5"
     assert checked == {"num.partitions": "4"}
     assert checked_config(None) == {}
+
+
+def test_the_properties_of_one_broker_go_over_those_of_all() -> None:
+    common = {"log.retention.ms": "1000", "broker.rack": "a"}
+    checked = checked_configs(common, {2: {"broker.rack": "b"}}, (1, 2))
+    assert checked == {1: common, 2: {"log.retention.ms": "1000", "broker.rack": "b"}}
+    assert checked_configs(None, None, (1,)) == {1: {}}
+
+
+@pytest.mark.parametrize("unknown", [0, 4, "1"])
+def test_properties_of_a_broker_that_is_not_there(unknown: Any) -> None:
+    with pytest.raises(ValueError, match=f"broker_config has {unknown!r}, but the node ids are 1, 2, 3"):
+        checked_configs(None, {unknown: {}}, (1, 2, 3))
 
 
 def test_rendered_values_are_read_back_as_they_were() -> None:
