@@ -9,30 +9,14 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 from kafka.structs import TopicPartition
 
+from integration.logs import Log, entry, plain_log
 from pooledkafka import ConnectionPool, Consumer
 
 RECORDS = 4_000
 PARTITIONS = 3
-
-Log = dict[TopicPartition, list[tuple[Any, ...]]]
-
-
-def entry(record: Any) -> tuple[Any, ...]:
-    return record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
-
-
-def read_to_end(consumer: Any, partitions: list[TopicPartition]) -> Log:
-    log: Log = {partition: [] for partition in partitions}
-    ends = consumer.end_offsets(partitions)
-    deadline = time.monotonic() + 60
-    while any(consumer.position(partition) < end for partition, end in ends.items()):
-        assert time.monotonic() < deadline, "the log could not be read to its end"
-        for partition, records in consumer.poll(timeout_ms=500).items():
-            log[partition].extend(entry(record) for record in records)
-    return log
 
 
 @pytest.fixture
@@ -77,10 +61,7 @@ def test_lagging_pausing_and_seeking_readers_get_what_a_plain_consumer_gets(
         "auto_offset_reset": "earliest",
         "enable_auto_commit": False,
     }
-    plain = KafkaConsumer(bootstrap_servers=kafka_bootstrap_servers, **options)
-    plain.assign(written)
-    truth = read_to_end(plain, written)
-    plain.close()
+    truth = plain_log(kafka_bootstrap_servers, written, isolation_level=isolation_level)
     ends = {partition: log[-1][0] + 1 for partition, log in truth.items()}
     assert sum(len(log) for log in truth.values()) >= RECORDS / 2
 
