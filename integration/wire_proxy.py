@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections import Counter
+from collections import Counter, deque
 from types import TracebackType
 
 __all__ = ["WireProxy"]
@@ -19,10 +19,11 @@ class WireProxy:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards the four below
         self._outstanding = 0
         self.most = 0
         self.requests: Counter[int] = Counter()  # by API key
+        self.answered_bytes: Counter[tuple[int, int]] = Counter()  # by the broker's port and API key
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: set[socket.socket] = set()  # guarded by _lock
         self._threads: list[threading.Thread] = []  # the accepting thread's, until that has ended
@@ -72,7 +73,8 @@ class WireProxy:
             with broker:
                 with self._lock:
                     self._sockets |= {client, broker}
-                awaited: list[None] = []  # answers that this connection still owes; appended and popped under _lock
+                # The API keys of the answers that this connection still owes, in their order; changed under _lock.
+                awaited: deque[int] = deque()
                 answers = threading.Thread(target=self._relay, args=(broker, client, awaited, False), daemon=True)
                 answers.start()
                 self._relay(client, broker, awaited, True)
@@ -96,19 +98,19 @@ class WireProxy:
         client.sendall(b"\x05\x00\x00\x01" + bytes(6))
         return broker
 
-    def _relay(self, source: socket.socket, sink: socket.socket, awaited: list[None], requests: bool) -> None:
+    def _relay(self, source: socket.socket, sink: socket.socket, awaited: deque[int], requests: bool) -> None:
         try:
             while True:
                 prefix = receive(source, 4)
                 frame = receive(source, struct.unpack("!i", prefix)[0])
                 with self._lock:
                     if requests:
-                        awaited.append(None)
+                        awaited.append(struct.unpack("!h", frame[:2])[0])
                         self._outstanding += 1
                         self.most = max(self.most, self._outstanding)
-                        self.requests[struct.unpack("!h", frame[:2])[0]] += 1
+                        self.requests[awaited[-1]] += 1
                     else:
-                        awaited.pop()
+                        self.answered_bytes[source.getpeername()[1], awaited.popleft()] += len(frame)
                         self._outstanding -= 1
                 sink.sendall(prefix + frame)
         except (OSError, EOFError):
