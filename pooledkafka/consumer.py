@@ -66,6 +66,9 @@ class Consumer(PooledClient):
         self._ending = False  # set by the thread that ends this consumer, from before it holds _use until after
         self._stop_asked = False  # set by any thread, taken back when a run ends
         self._running = False  # guarded by _use
+        self._woken = (
+            False  # set by any thread while nothing is wired that could be interrupted; taken by the first use
+        )
         if topics:
             self._resubscribe = self._subscription_to(topics=topics)
 
@@ -114,6 +117,8 @@ class Consumer(PooledClient):
                 self.wakeup()
         try:
             if self._wired is not None:
+                if not self._closed:
+                    self._resubscribe = self._wired.resumption() or self._resubscribe
                 if self._running:  # its handler closes the consumer
                     with suppress(KafkaError):
                         self._wired.commit_handled()
@@ -125,6 +130,7 @@ class Consumer(PooledClient):
 
     def wakeup(self) -> None:
         """Make a ``poll`` that waits now, or the next one, return without records; from any thread."""
+        self._woken = True  # before a look at what is wired, which the first use looks for after
         wired = self._wired
         if wired is not None:
             wired.interrupt()
@@ -154,15 +160,24 @@ class Consumer(PooledClient):
 
     def _opened(self) -> WiredConsumer:
         self._check_open()
+        if self._wired is not None and self._wired.ended:
+            self._wired = None  # it was in a call that its pool could not wait for when it was disconnected
         if self._wired is None:
+            wired = None
             try:
                 wired = WiredConsumer(self._pool._attach(self), self._options)
                 if self._resubscribe is not None:
                     self._resubscribe(wired)
+                self._check_open()  # closed by another thread meanwhile, which found nothing to end
             except BaseException:
                 self._pool._forget(self)
+                if wired is not None:
+                    wired.close(autocommit=False, timeout_ms=0)
                 raise
             self._wired = wired
+            if self._woken:
+                wired.interrupt()
+        self._woken = False
         return self._wired
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -211,6 +226,7 @@ class Consumer(PooledClient):
 
     def assign(self, partitions: Any) -> None:
         """Read these partitions, without a group's coordination."""
+        partitions = list(partitions)
         self._call("assign", partitions)
         self._resubscribe = lambda wired: wired.kafka.assign(partitions)
 

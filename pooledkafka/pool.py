@@ -162,10 +162,16 @@ class ConnectionPool:
             timeout_ms: milliseconds for all of that.
 
         Raises:
-            PoolTimeoutError: records were left undelivered; the message says how many. The pool is disconnected.
+            PoolTimeoutError: records were left undelivered; the message says how many. The pool is disconnected. Or
+                another thread was connecting or disconnecting it all that time.
         """
         deadline = time.monotonic() + timeout_ms / 1000
-        with self._life:
+        if not self._life.acquire(timeout=timeout_ms / 1000):
+            raise PoolTimeoutError(
+                f"the pool could not be disconnected within {timeout_ms:.0f} ms: another thread is connecting or "
+                "disconnecting it; call disconnect() again, or give it a longer timeout_ms."
+            )
+        try:
             with self._lock:
                 connection, self._connection = self._connection, None
                 if connection is None:
@@ -187,6 +193,8 @@ class ConnectionPool:
             for _ in range(producers):
                 self._feed.tell(ClientDetached("producer"))
             _log.info("disconnected", undelivered=undelivered)
+        finally:
+            self._life.release()
         self._feed.drain(_LISTENERS_S)
         if undelivered:
             raise PoolTimeoutError(

@@ -60,6 +60,8 @@ class Producer(PooledClient):
         self._opening = threading.Lock()
         self._connection: Connection | None = None
         self._sender: WiredProducer | None = None
+        # Futures of this handle's records that are not done; added by any thread, taken out by whichever completes one.
+        self._unfinished: set[Any] = set()
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
@@ -85,7 +87,7 @@ class Producer(PooledClient):
 
     def _finish(self, connection: Connection, sender: WiredProducer, timeout_ms: float) -> None:
         try:
-            sender.flush(timeout_ms)
+            sender.flush(list(self._unfinished), timeout_ms)
         except KafkaTimeoutError as error:
             raise PoolTimeoutError(
                 f"the producer is closed, but {error}. They will still be sent while the pool is connected; call "
@@ -127,9 +129,12 @@ class Producer(PooledClient):
             key = self._key_serializer.serialize(topic, headers or [], key)
         if self._value_serializer is not None:
             value = self._value_serializer.serialize(topic, headers or [], value)
-        return sender.kafka.send(
+        future = sender.kafka.send(
             topic, value=value, key=key, headers=headers, partition=partition, timestamp_ms=timestamp_ms
         )
+        self._unfinished.add(future)
+        future.add_both(lambda _: self._unfinished.discard(future))
+        return future
 
     def send_batch(self, topic: str, messages: Iterable[Mapping[str, Any]]) -> BatchFuture:
         """Send several records; returns one future for all.
@@ -168,7 +173,7 @@ class Producer(PooledClient):
         return BatchFuture(futures)
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until all records sent so far are acknowledged or have failed.
+        """Wait until all records sent so far by this producer are acknowledged or have failed.
 
         Args:
             timeout: seconds, for all of them together. Default: no limit.
@@ -178,7 +183,7 @@ class Producer(PooledClient):
         """
         sender = self._sender
         if sender is not None and self._connection is self._pool._connection:
-            sender.flush(None if timeout is None else timeout * 1000)
+            sender.flush(list(self._unfinished), None if timeout is None else timeout * 1000)
 
     def partitions_for(self, topic: str) -> set[int]:
         """The partitions of ``topic``."""

@@ -54,6 +54,7 @@ class FakeWired:
         self.kafka = FakeKafka()
         self.interrupted = threading.Event()
         self.closed_with: dict[str, Any] | None = None
+        self.ended = False
         FakeWired.made.append(self)
 
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -64,6 +65,9 @@ class FakeWired:
     ) -> None:
         self.on_thread, self.from_beginning = on_thread, from_beginning
         self.kafka.subscribe(listener=listener, **what)
+
+    def resumption(self) -> None:
+        """As in a group."""
 
     def interrupt(self) -> None:
         self.interrupted.set()

@@ -23,6 +23,8 @@ class End(NamedTuple):
 
     next_offset: int
     leader_epoch: int
+    size: int
+    """Bytes up to there."""
 
 
 def end_of(records: Any) -> End | None:
@@ -39,8 +41,8 @@ def end_of(records: Any) -> End | None:
             if at + _V2_HEADER_END > size:
                 break
             (delta,) = _LAST_OFFSET_DELTA.unpack_from(records, at + _LAST_OFFSET_DELTA_AT)
-            end = End(base_offset + delta + 1, epoch)
+            end = End(base_offset + delta + 1, epoch, following)
         else:
-            end = End(base_offset + 1, -1)
+            end = End(base_offset + 1, -1, following)
         at = following
     return end

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 from kafka.structs import TopicPartition
@@ -56,6 +57,7 @@ class Multiplexer:
         self._refused: dict[LogicalFetch, Answers] = {}  # answers without records that end a wait: errors and the like
         self._superseded: list[LogicalFetch] = []
         self._delivered: dict[Stream, None] = {}  # in this step
+        self._came_to: dict[Stream, None] = {}  # streams that readers came to since the last step
         # A stream that may be fetched is in one of these two, in the order in which they are served; a stream that is
         # in flight, or has been read far enough ahead, is in neither.
         self._at_end: dict[Stream, None] = {}
@@ -65,7 +67,8 @@ class Multiplexer:
         self._failures: dict[object, int] = {}  # in a row, by partition or line
         self._retry_at: dict[object, float] = {}  # likewise
         self._retries: list[tuple[float, int, TopicPartition]] = []  # heap
-        self._deadlines: list[tuple[float, int, LogicalFetch]] = []  # heap
+        # Heap; weak, since a fetch that was answered, with all that was read for it, need not live until its deadline.
+        self._deadlines: list[tuple[float, int, weakref.ref[LogicalFetch]]] = []
         self._sweep_at = 0.0
 
     # -- events --------------------------------------------------------------------------------------------------------
@@ -80,7 +83,7 @@ class Multiplexer:
         self._pending[fetch.reader] = fetch
         for partition, position in fetch.partitions.items():
             self._place(fetch, partition, position)
-        heapq.heappush(self._deadlines, (fetch.deadline, next(self._order), fetch))
+        heapq.heappush(self._deadlines, (fetch.deadline, next(self._order), weakref.ref(fetch)))
         self._touched[fetch] = None
 
     def forget(self, reader: int) -> None:
@@ -146,7 +149,9 @@ class Multiplexer:
 
     def _come_due(self) -> None:
         while self._deadlines and self._deadlines[0][0] <= self._now:
-            self._touched[heapq.heappop(self._deadlines)[2]] = None
+            fetch = heapq.heappop(self._deadlines)[2]()
+            if fetch is not None:
+                self._touched[fetch] = None
         while self._retries and self._retries[0][0] <= self._now:
             for stream in self._streams.get(heapq.heappop(self._retries)[2], ()):
                 self._sort(stream)
@@ -161,10 +166,18 @@ class Multiplexer:
     def _keep_the_bound(self) -> None:
         # Now that everybody who waited has been served: what is left for those who did not come has to go, if it is
         # more than may be read ahead. They read it again when they come.
+        came_to, self._came_to = self._came_to, {}
+        for stream in came_to:
+            if stream.full and stream.wanted_now and not stream.closed:
+                stream.drop_before(stream.offset)  # a slow reader keeps no fast one waiting
+                self._sort(stream)
         delivered, self._delivered = self._delivered, {}
         for stream in delivered:
             if stream.cursors and not self._read_ahead.has_room:
                 stream.drop_before(max(cursor.offset for cursor in stream.cursors.values()))
+                # Whoever waited for this was answered with another partition while it was on its way.
+                if not any(cursor.waiting is not None for cursor in stream.cursors.values()):
+                    stream.give_back()
                 self._sort(stream)
         if self._starved and self._read_ahead.has_room:
             for stream in list(self._starved):
@@ -172,7 +185,10 @@ class Multiplexer:
 
     def _wake_at(self) -> float | None:
         times = [self._sweep_at] if self._streams else []
-        while self._deadlines and self._pending.get(self._deadlines[0][2].reader) is not self._deadlines[0][2]:
+        while self._deadlines:
+            fetch = self._deadlines[0][2]()
+            if fetch is not None and self._pending.get(fetch.reader) is fetch:
+                break
             heapq.heappop(self._deadlines)  # answered before its time
         if self._deadlines:
             times.append(self._deadlines[0][0])
@@ -295,8 +311,7 @@ class Multiplexer:
         cursor.asked_at = self._now
         cursor.waiting = fetch
         stream.trim()
-        if stream.full and stream.wanted_now:
-            stream.drop_before(stream.offset)
+        self._came_to[stream] = None
         self._sort(stream)
 
     def _leave(self, reader: int, partition: TopicPartition) -> None:
@@ -362,7 +377,12 @@ class Multiplexer:
             self._refuse(stream, answer)
             return
         self._succeeded(stream.partition)
+        if end.size < len(answer.records):
+            # A broker may cut the last batch off where its answer is full. What follows does not continue that piece.
+            answer.records = answer.records[: end.size]
+        stream.latest = None  # what it said of the high watermark is older than this
         stream.append(answer, end)
+        self._delivered[stream] = None
         stream.at_end = stream.offset >= bound
         for cursor in stream.cursors.values():
             if cursor.waiting is not None:
@@ -371,8 +391,11 @@ class Multiplexer:
     def _refuse(self, stream: Stream, answer: PartitionAnswer) -> None:
         """Pass on an answer that ends this stream; readers come back knowing better, and start anew."""
         for reader, cursor in list(stream.cursors.items()):
-            if cursor.waiting is not None and cursor.offset >= stream.offset:
-                self._refused.setdefault(cursor.waiting, {})[stream.partition] = answer
+            if cursor.waiting is not None:
+                if cursor.offset >= stream.offset:
+                    self._refused.setdefault(cursor.waiting, {})[stream.partition] = answer
+                else:
+                    cursor.waiting.deadline = self._now  # the more that it waits for will not come
                 self._touched[cursor.waiting] = None
             places = self._places[reader]
             if places.get(stream.partition) is stream:

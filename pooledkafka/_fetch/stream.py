@@ -139,6 +139,20 @@ class Stream:
             del self.cursors[reader]
         return left
 
+    def give_back(self) -> None:
+        """Drop what came when there was no room and no reader has taken; it is read again when one comes for it."""
+        furthest = max(cursor.offset for cursor in self.cursors.values())
+        while self.chunks and self.chunks[-1].start >= furthest:
+            if self._budget.used - self.chunks[-1].size < self._budget.limit:
+                break
+            chunk = self.chunks.pop()
+            self.buffered -= chunk.size
+            self._budget.used -= chunk.size
+            self.offset = chunk.start
+            self.last_fetched_epoch = chunk.previous_epoch
+            self.at_end = False
+        self._mark_full()
+
     def clear(self) -> None:
         """Drop everything."""
         while self.chunks:

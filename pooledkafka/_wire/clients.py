@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.consumer.subscription_state import OffsetResetStrategy
-from kafka.errors import CommitFailedError, KafkaTimeoutError, RebalanceInProgressError
+from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._logging import get_logger
@@ -66,6 +66,11 @@ class WiredConsumer:
             fetcher._next_partition_records = None
         return self._pass(*args, **kwargs)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the connections under it are gone for good."""
+        return bool(self._engine.net._closed)
+
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a call that may wait for records; raises ``Interrupted`` when ``interrupt`` ended the wait."""
         interrupt = self._facade.interrupt  # type: ignore[union-attr]
@@ -86,6 +91,23 @@ class WiredConsumer:
         if from_beginning is not None:
             strategy = OffsetResetStrategy.EARLIEST if from_beginning else OffsetResetStrategy.LATEST
             self.kafka._subscription._default_offset_reset_strategy = strategy
+
+    def resumption(self) -> Callable[[WiredConsumer], None] | None:
+        """What lets a consumer made after this one go on where it is; None where its group says where that is."""
+        subscription = self.kafka._subscription
+        if subscription.partitions_auto_assigned() or not subscription.assignment:
+            return None
+        states = dict(subscription.assignment)
+        positions = {partition: state.position.offset for partition, state in states.items() if state.position}
+        paused = [partition for partition, state in states.items() if state.paused]
+
+        def resume(other: WiredConsumer) -> None:
+            other.kafka.assign(list(states))
+            for partition, offset in positions.items():
+                other.kafka.seek(partition, offset)
+            other.kafka.pause(*paused)
+
+        return resume
 
     def poll_unhandled(self, timeout_ms: float, max_records: int | None) -> dict[TopicPartition, list[Any]]:
         """Poll without moving on: ``handle`` does that, record by record, and what it leaves is read again."""
@@ -166,22 +188,40 @@ class WiredProducer:
                 self._facade.close()
             raise
 
-    def flush(self, timeout_ms: float | None = None) -> None:
-        """Send what is buffered now and wait until each record is acknowledged or has failed.
+    def flush(self, futures: Collection[Any], timeout_ms: float | None = None) -> None:
+        """Send what is buffered now and wait until the records of ``futures`` are acknowledged or have failed.
 
-        kafka-python applies its timeout to each batch anew; here it bounds the whole. Raises KafkaTimeoutError.
+        kafka-python applies its timeout to each batch anew, and waits for the records of all handles; here it bounds
+        the whole. Raises KafkaTimeoutError.
         """
         deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
         accumulator = self.kafka._accumulator
         accumulator.begin_flush()
         try:
             self.kafka._sender.wakeup()
-            for batch in accumulator._incomplete.all():
-                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not batch.produce_future.wait(timeout=remaining):
-                    raise KafkaTimeoutError(
-                        f"{self._undelivered()} records were not acknowledged within {timeout_ms:.0f} ms"
-                    )
+            for future in futures:
+                try:
+                    future.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                except KafkaError as error:  # its sender hears of it by the future, unless that is what ended the wait
+                    if not future.is_done:
+                        pending = sum(not each.is_done for each in futures)
+                        raise KafkaTimeoutError(
+                            f"{pending} records were not acknowledged within {timeout_ms:.0f} ms"
+                        ) from error
+        finally:
+            accumulator._flushes_in_progress.decrement()
+
+    def _deliver(self, timeout_ms: float) -> bool:
+        """Send what is buffered; whether all of it, of every handle, was acknowledged or has failed in time."""
+        deadline = time.monotonic() + timeout_ms / 1000
+        accumulator = self.kafka._accumulator
+        accumulator.begin_flush()
+        try:
+            self.kafka._sender.wakeup()
+            return all(
+                batch.produce_future.wait(timeout=max(0.0, deadline - time.monotonic()))
+                for batch in accumulator._incomplete.all()
+            )
         finally:
             accumulator._flushes_in_progress.decrement()
 
@@ -193,13 +233,10 @@ class WiredProducer:
         deadline = time.monotonic() + timeout_ms / 1000
         sender: threading.Thread = self.kafka._sender
         undelivered = 0
-        if threading.current_thread() is not sender:
-            try:
-                self.flush(timeout_ms)
-            except KafkaTimeoutError:
-                undelivered = self._undelivered()
-                self.kafka._sender.force_close()  # fails what is left, so that the flush within close() finds nothing
-                sender.join(_FORCED_CLOSE_S)
+        if threading.current_thread() is not sender and not self._deliver(timeout_ms):
+            undelivered = self._undelivered()
+            self.kafka._sender.force_close()  # fails what is left, so that the flush within close() finds nothing
+            sender.join(_FORCED_CLOSE_S)
         self.kafka.close(timeout=max(_FORCED_CLOSE_S, deadline - time.monotonic()))
         return undelivered
 

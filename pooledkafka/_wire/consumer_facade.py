@@ -7,9 +7,9 @@ from collections.abc import Collection
 from typing import Any
 
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import KafkaTimeoutError, NoError, RebalanceInProgressError
+from kafka.errors import KafkaError, KafkaTimeoutError, NoError, RebalanceInProgressError
 from kafka.future import Future
-from kafka.protocol.consumer import JoinGroupRequest, SyncGroupRequest
+from kafka.protocol.consumer import HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest
 from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
 
 from pooledkafka._wire.cluster import ClusterView
@@ -125,6 +125,7 @@ class ConsumerManager(ManagerView):
         self._owner = owner
         self._request_timeout_ms = request_timeout_ms
         self._waits: set[Future] = set()
+        self._unanswered: set[Future] = set()  # commits and heartbeats of this consumer that are in flight
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
         self.leases: set[LaneKey] = set()  # connections lent to this consumer's joins now
 
@@ -142,7 +143,11 @@ class ConsumerManager(ManagerView):
             node_id = self._engine.manager.least_loaded_node()
         if lane_of(request) is Lane.FETCH:
             return self._engine.fetching.send(self._owner, request, node_id)
-        return self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
+        future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
+        if isinstance(request, (HeartbeatRequest, OffsetCommitRequest)):
+            self._unanswered.add(future)
+            future.add_both(lambda _: self._unanswered.discard(future))
+        return future
 
     async def _join(self, request: Any, node_id: int, timeout_ms: float) -> Any:
         """Join with the metadata of every topic at hand; kafka-python loses that race about once in twenty.
@@ -150,14 +155,26 @@ class ConsumerManager(ManagerView):
         Its consumer does not wait for metadata when subscribed by name, and its group's leader assigns with what it
         has at that moment: a group whose leader joins too early stays without partitions.
         """
+        # On a connection of its own a consumer's commits and heartbeats are answered before its JoinGroup. Here they
+        # are on another, and one answered late ("illegal generation") would reset the generation that was just joined.
+        for unanswered in list(self._unanswered):
+            try:
+                await unanswered
+            except KafkaError:
+                pass  # whoever sent it deals with it
         await self._know_topics(self.cluster.tracked)
-        if self.coordinator is not None and self.coordinator._generation.generation_id < 0:
+        # A static member that comes back gets its old place, without a rebalance (KIP-345).
+        coordinator = self.coordinator
+        if coordinator is not None and request.group_instance_id is None and coordinator._generation.generation_id < 0:
             self._engine.net.call_later(_TELL_SIBLINGS_S, self._tell_siblings)
-        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms)
+        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._gone)
         if response.error_code == NoError.errno and response.leader == response.member_id:
             subscriptions = [ConsumerProtocolSubscription.decode(member.metadata) for member in response.members]
             await self._know_topics({topic for subscription in subscriptions for topic in subscription.topics})
         return response
+
+    def _gone(self) -> bool:
+        return self.cluster.closed
 
     def _tell_siblings(self) -> None:
         """Let the group's other members in this pool rejoin now: a new one has just sent its JoinGroup.
@@ -178,7 +195,7 @@ class ConsumerManager(ManagerView):
         self.cluster.deliver()
 
     async def _sync(self, request: Any, node_id: int, timeout_ms: float) -> Any:
-        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms)
+        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._gone)
         # While the SyncGroup was parked, a failed commit or heartbeat may have reset the generation. kafka-python then
         # compares the answer with no generation at all and raises InconsistentGroupProtocolError to the user. The
         # answer is of a generation that is over: join again.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from kafka.errors import (
+    Cancelled,
     KafkaError,
     KafkaTimeoutError,
     SaslAuthenticationFailedError,
@@ -190,12 +191,16 @@ class Engine:
         """Accept responses of ``size`` bytes on connections opened from now on; from any thread."""
         self.manager.config["receive_message_max_bytes"] = max(self.manager.config["receive_message_max_bytes"], size)
 
-    async def send_join(self, owner_leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Any:
-        """Send a group's JoinGroup or SyncGroup when it is the group's turn."""
+    async def send_join(
+        self, owner_leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float, gone: Callable[[], bool]
+    ) -> Any:
+        """Send a group's JoinGroup or SyncGroup when it is the group's turn; not if its consumer has gone by then."""
         turn = Future()
         self.joins.enter(request.group_id, lambda: turn.success(None))
         await turn
         try:
+            if gone():
+                raise Cancelled("the consumer was closed while it waited for its turn to join")
             return await self.send_leased(owner_leases, node_id, request, timeout_ms)
         finally:
             self.joins.leave(request.group_id)
@@ -229,11 +234,11 @@ class Engine:
                     f"{name}={limit} cannot work: this would be consumer {members} of group {group!r} in the pool, and "
                     f"each of them has a JoinGroup in progress until all have. The smallest that works is {members}."
                 )
-        self.joins.members[group] = members
+        self.joins.attach(group)
 
     def detach_member(self, group: str) -> None:
         """Undo ``attach_member``."""
-        self.joins.members[group] -= 1
+        self.joins.detach(group)
 
     def add_consumer(self, consumer: GroupMember) -> None:
         """Let the other consumers of its group in this pool find it."""

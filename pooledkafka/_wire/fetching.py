@@ -48,7 +48,8 @@ class SharedFetching:
         route = self._routes.get(key)
         if route is None:
             # Consumers of another isolation level or rack cannot share a request, so they park on one of their own.
-            number = sum(1 for other in self._routes if other[0] == node_id)
+            taken = {other.number for (node, _, _), other in self._routes.items() if node == node_id}
+            number = next(n for n in range(len(taken) + 1) if n not in taken)
             route = self._routes[key] = Route(self, self._net, self._manager, key, number)
         return route.submit(owner, request)
 
@@ -81,6 +82,7 @@ class Route:
         self, fetching: SharedFetching, net: Any, manager: SharedManager, key: tuple[int, int, str], number: int
     ) -> None:
         node_id, self._isolation_level, self._rack = key
+        self.number = number  # of its parked connection among those to the broker
         self._fetching = fetching
         self._net = net
         self._manager = manager
@@ -152,11 +154,12 @@ class Route:
         self._fetching.room_again()
         if wake_at is not None and wake_at < self._wake_at:
             self._wake_at = wake_at
-            self._net.call_at(wake_at, self._wake)
+            self._net.call_at(wake_at, lambda: self._wake(wake_at))
 
-    def _wake(self) -> None:
-        self._wake_at = float("inf")
-        self._step()
+    def _wake(self, at: float) -> None:
+        if at == self._wake_at:  # else an earlier one has been set since, and came, and set what comes next
+            self._wake_at = float("inf")
+            self._step()
 
     def _send(self, wire: WireFetch, now: float) -> None:
         self._fetching.wire_fetches += 1
@@ -210,6 +213,12 @@ class Route:
                 for partition in topic.partitions
             }
             self._multiplexer.answered(wire, answers, time.monotonic())
+            # kafka-python goes back to the leader when it does not know the replica it was sent to, and asks for no
+            # metadata: the two would send it to and fro until the metadata is too old.
+            cluster = self._manager.cluster
+            replicas = {answer.preferred_read_replica for answer in answers.values()} - {-1}
+            if any(cluster.broker_metadata(node_id) is None for node_id in replicas):
+                cluster.request_update()
         if wire.line is Line.CATCH_UP:
             self._idle_catch_up.ask()
         self._step_soon()

@@ -39,6 +39,17 @@ class Joins:
         else:
             self._waiting.append((group, admitted))
 
+    def attach(self, group: str) -> None:
+        """There is one more consumer of ``group`` in this pool."""
+        self.members[group] += 1
+
+    def detach(self, group: str) -> None:
+        """There is one less; what room that makes is for those who wait."""
+        self.members[group] -= 1
+        if not self.members[group]:
+            del self.members[group]
+        self._admit_waiting()
+
     def leave(self, group: str) -> None:
         """One request of ``group`` is done."""
         self._active[group] -= 1

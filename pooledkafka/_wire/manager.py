@@ -57,6 +57,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self.cluster.attach(self)
         self._on_connection = on_connection
         self._on_throttled = on_throttled
+        self._waiting: dict[Callable[[], None], tuple[Future, Any]] = {}  # for a permit; the I/O thread's
         self._closing: dict[LaneKey, str] = {}  # why a connection is being closed on purpose; the I/O thread's
         self._permits = permits
 
@@ -102,25 +103,42 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             request_timeout_ms = self.config["request_timeout_ms"]
         if self._permits.limit is None:
             return self._send_now(key, request, request_timeout_ms)
-        future = Future()
         give_up_at = time.monotonic() + request_timeout_ms / 1000
+        long_poll = isinstance(request, FetchRequest)
+
+        def start() -> Future:
+            if long_poll:
+                request.max_wait_ms = self._fetch_wait_ms(request.max_wait_ms)
+            return self._send_now(key, request, max(1.0, (give_up_at - time.monotonic()) * 1000))
+
+        return self._with_permit(start, request_timeout_ms, long_poll=long_poll)
+
+    def _with_permit(self, start: Callable[[], Future], timeout_ms: float, *, long_poll: bool = False) -> Future:
+        """What ``start`` comes to, once there is a permit for it; KafkaTimeoutError where none comes in time."""
+        future = Future()
 
         def granted() -> None:
-            remaining_ms = (give_up_at - time.monotonic()) * 1000
-            if remaining_ms <= 0:
-                sent = Future().failure(KafkaTimeoutError("no request may be in progress beside those that are"))
-            else:
-                if isinstance(request, FetchRequest):
-                    request.max_wait_ms = self._fetch_wait_ms(request.max_wait_ms)
-                try:
-                    sent = self._send_now(key, request, remaining_ms)
-                except Exception as error:  # whatever it is, the permit is given back
-                    sent = Future().failure(error)
-            sent.add_both(lambda _: self._permits.release())
-            sent.chain(future)
+            if granted in self._waiting:
+                self._net.cancel(self._waiting.pop(granted)[1])
+            try:
+                started = start()
+            except Exception as error:  # whatever it is, the permit is given back
+                started = Future().failure(error)
+            started.add_both(lambda _: self._permits.release())
+            started.chain(future)
 
-        self._permits.acquire(granted, long_poll=isinstance(request, FetchRequest))
+        self._permits.acquire(granted, long_poll=long_poll)
+        if not future.is_done and self._permits.waits(granted):
+            error = KafkaTimeoutError("no request may be in progress beside those that are")
+            timer = self._net.call_later(timeout_ms / 1000, lambda: self._give_up(granted, error))
+            self._waiting[granted] = future, timer
         return future
+
+    def _give_up(self, granted: Callable[[], None], error: Exception) -> None:
+        future, timer = self._waiting.pop(granted)
+        self._net.cancel(timer)
+        self._permits.give_up(granted)
+        future.failure(error)
 
     def _fetch_wait_ms(self, wanted_ms: int) -> int:
         """How long a fetch may wait on the broker while permits are limited.
@@ -155,18 +173,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
 
     def open(self, key: LaneKey) -> Future:
         """Open the connection under ``key``, holding a permit meanwhile; fails if it does not come up."""
-        future = Future()
-
-        def granted() -> None:
-            try:
-                opened = self.get_connection(key).init_future
-            except Exception as error:
-                opened = Future().failure(error)
-            opened.add_both(lambda _: self._permits.release())
-            opened.chain(future)
-
-        self._permits.acquire(granted)
-        return future
+        return self._with_permit(lambda: self.get_connection(key).init_future, self.config["request_timeout_ms"])
 
     def close_connection(self, key: LaneKey, reason: str) -> None:
         """Close one connection on purpose, for a reason that ``ConnectionClosed`` names; on the I/O thread only."""
@@ -184,6 +191,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         if node_id is not None:
             self.close_connection(as_lane_key(node_id), "idle")
         else:
+            for granted in list(self._waiting):
+                self._give_up(granted, KafkaConnectionError("the pool was disconnected"))
             for key, connection in self.connections():
                 self._closing[key] = "disconnect"
                 # kafka-python would wait until the broker has read what is still to be sent, for ever if it does not.

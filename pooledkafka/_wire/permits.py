@@ -31,6 +31,18 @@ class Permits:
         self.urgent += not long_poll
         self._grant()
 
+    def waits(self, granted: Callable[[], None]) -> bool:
+        """Whether ``granted`` still waits for its permit."""
+        return any(entry[0] is granted for entry in self._waiting)
+
+    def give_up(self, granted: Callable[[], None]) -> None:
+        """Wait no longer; does nothing for one that was granted its permit."""
+        for entry in self._waiting:
+            if entry[0] is granted:
+                self._waiting.remove(entry)
+                self.urgent -= not entry[1]
+                return
+
     def release(self) -> None:
         """Give a permit back; whoever waits longest gets it."""
         self.held -= 1

@@ -22,12 +22,13 @@ def records(values: list[bytes], magic: int = 2, compression: int = 0) -> bytes:
 def test_the_end_is_what_kafka_python_reads_to(values: list[bytes], compression: int) -> None:
     data = records(values, compression=compression)
     batch = MemoryRecords(data).next_batch()
-    assert end_of(data) == End(batch.next_offset, batch.leader_epoch)
+    assert end_of(data) == End(batch.next_offset, batch.leader_epoch, len(data))
 
 
 @pytest.mark.parametrize("magic", [0, 1])
 def test_the_older_formats_have_no_epoch(magic: int) -> None:
-    assert end_of(records([b"a", b"b", b"c"], magic=magic)) == End(3, -1)
+    data = records([b"a", b"b", b"c"], magic=magic)
+    assert end_of(data) == End(3, -1, len(data))
 
 
 @given(st.integers(0, 200))

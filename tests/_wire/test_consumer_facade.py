@@ -264,7 +264,7 @@ class Joins:
         self._answer = answer
         engine.send_join = self._send
 
-    async def _send(self, leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Any:
+    async def _send(self, leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float, gone: Any) -> Any:
         self.seen.append(request)
         return self._answer
 

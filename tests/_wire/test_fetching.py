@@ -1,0 +1,227 @@
+"""The routes to a broker, under a clock of the test: their timers and their connections."""
+
+from __future__ import annotations
+
+import heapq
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from kafka.future import Future
+from kafka.protocol.consumer import FetchRequest, FetchResponse
+
+import pooledkafka._wire.fetching as fetching_module
+from pooledkafka._wire.fetching import SharedFetching
+from pooledkafka._wire.lanes import Lane
+
+Topic = FetchRequest.FetchTopic
+Data = FetchResponse.FetchableTopicResponse.PartitionData
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Net:
+    """The loop's timers under a clock of the test."""
+
+    _closed = False
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.n = clock, 0
+        self.soon: list[Any] = []
+        self.timers: list[Any] = []
+
+    def call_soon(self, task: Any) -> None:
+        self.soon.append(task)
+
+    def call_at(self, when: float, task: Any) -> None:
+        self.n += 1
+        heapq.heappush(self.timers, (when, self.n, task))
+
+    def call_later(self, delay: float, task: Any) -> None:
+        self.call_at(self.clock.now + delay, task)
+
+    def run(self, seconds: float = 0.0) -> None:
+        end = self.clock.now + seconds
+        while True:
+            while self.soon:
+                self.soon.pop(0)()
+            if not self.timers or self.timers[0][0] > end:
+                break
+            when, _, task = heapq.heappop(self.timers)
+            self.clock.now = max(self.clock.now, when)
+            task()
+        self.clock.now = end
+
+
+class Manager:
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, Any, Future]] = []
+        self.closed: list[Any] = []
+        self.cluster = SimpleNamespace(broker_metadata=lambda node_id: None)
+
+    def send_on(self, key: Any, request: Any) -> Future:
+        self.sent.append((key, request, Future()))
+        return self.sent[-1][2]
+
+    def connection(self, key: Any) -> Any:
+        """As much of a connection as is looked at."""
+        return SimpleNamespace(in_flight_requests=[f for k, _, f in self.sent if k == key and not f.is_done])
+
+    def close_connection(self, key: Any, reason: str) -> None:
+        self.closed.append(key)
+        for k, _, future in self.sent:
+            if k == key and not future.is_done:
+                future.failure(ConnectionError("closed"))
+
+
+class World:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        monkeypatch.setattr(fetching_module, "time", self.clock)
+        self.net, self.manager = Net(self.clock), Manager()
+        self.fetching = SharedFetching(self.net, cast("Any", self.manager), 10**8)
+
+    def fetch(self, owner: int, isolation: int = 0, offset: int = 0, max_wait_ms: int = 500) -> Future:
+        request = FetchRequest(
+            max_wait_ms=max_wait_ms,
+            min_bytes=1,
+            max_bytes=10**6,
+            isolation_level=isolation,
+            session_id=0,
+            session_epoch=-1,
+            topics=[
+                Topic(
+                    topic="t",
+                    partitions=[
+                        Topic.FetchPartition(
+                            partition=0,
+                            current_leader_epoch=-1,
+                            fetch_offset=offset,
+                            last_fetched_epoch=-1,
+                            partition_max_bytes=1000,
+                        )
+                    ],
+                )
+            ],
+            forgotten_topics_data=[],
+            rack_id="",
+        )
+        future = self.fetching.send(owner, request, 1)
+        self.net.run()
+        return future
+
+    def open(self) -> list[tuple[Any, Any, Future]]:
+        return [each for each in self.manager.sent if not each[2].is_done]
+
+    def answer_all(self, due: Any = None) -> None:
+        """Empty answers to all that is on its way, or to these."""
+        for _, request, future in self.open() if due is None else due:
+            topics = [
+                FetchResponse.FetchableTopicResponse(
+                    topic=t.topic,
+                    partitions=[
+                        Data(
+                            partition_index=p.partition,
+                            error_code=0,
+                            high_watermark=p.fetch_offset,
+                            last_stable_offset=p.fetch_offset,
+                            log_start_offset=0,
+                            aborted_transactions=[],
+                            preferred_read_replica=-1,
+                            records=b"",
+                        )
+                        for p in t.partitions
+                    ],
+                )
+                for t in request.topics
+            ]
+            future.success(FetchResponse(version=11, throttle_time_ms=0, error_code=0, session_id=0, responses=topics))
+        self.net.run()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def test_timers_do_not_pile_up(world: World) -> None:
+    """A consumer that polls now and then: each time the next wake-up is earlier than the one that is set."""
+    wakes = []
+    for _ in range(200):
+        world.fetch(1)
+        for _ in range(3):
+            world.net.run(0.2)
+            world.answer_all()
+        world.net.run(0.3)
+        wakes.append(len(world.net.timers))
+    assert wakes[-1] <= 8, f"timers that wake the route, by poll: {wakes[::20]}"
+
+
+def test_two_routes_never_get_the_same_connection_to_park_on(world: World) -> None:
+    world.fetch(1, isolation=0)
+    world.fetch(2, isolation=1)
+    world.fetching.forget(1)  # the last read_uncommitted consumer goes ...
+    world.net.run(6)
+    world.fetch(3, isolation=0)  # ... and a new one comes
+    parked = [route._keys for route in world.fetching._routes.values()]
+    keys = [k for keys in parked for line, k in keys.items() if k.lane is Lane.FETCH]
+    assert len(keys) == len(set(keys)), keys
+
+
+def test_dropping_a_route_leaves_the_other_routes_catch_up_alone(world: World) -> None:
+    world.fetch(1, isolation=0)
+    world.answer_all()
+    world.fetching.forget(1)
+    world.net.run(4.9)
+    world.fetch(2, isolation=1)
+    assert any(key.lane is Lane.CATCH_UP for key, _, _ in world.open())
+    before = world.open()
+    world.net.run(0.2)
+    assert all(not future.is_done for key, _, future in before if key.lane is Lane.CATCH_UP), "closed under it"
+
+
+def test_idle_timer_of_one_route_leaves_the_other_routes_catch_up_alone(world: World) -> None:
+    world.fetch(1, isolation=0)
+    world.answer_all()  # route 1 caught up at this moment, and never again
+    world.net.run(29.95)
+    world.fetch(2, isolation=1)
+    before = [future for key, _, future in world.open() if key.lane is Lane.CATCH_UP]
+    assert before
+    world.net.run(0.2)
+    assert all(not future.is_done for future in before), "closed under it"
+
+
+def test_an_idle_consumer_costs_the_same_after_ten_minutes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One consumer at the end of a log that long-polls; the broker answers the parked fetch after its max_wait_ms."""
+    steps = 0
+    original = fetching_module.Route._step
+
+    def counted(self: Any) -> None:
+        nonlocal steps
+        steps += 1
+        original(self)
+
+    monkeypatch.setattr(fetching_module.Route, "_step", counted)
+    by_minute = []
+    future = world.fetch(1)
+    taken: dict[int, Any] = {}
+    for tick in range(10 * 60 * 20):  # of 50 ms
+        world.net.run(0.05)
+        world.manager.sent = world.open()
+        for each in world.open():
+            since = taken.setdefault(id(each), (world.clock.now, each))[0]
+            if world.clock.now - since >= each[1].max_wait_ms / 1000:
+                taken.pop(id(each))
+                world.answer_all([each])
+        if future.is_done:
+            future = world.fetch(1)
+        if tick % 1200 == 1199:
+            by_minute.append(steps)
+            steps = 0
+    assert by_minute[-1] <= 2 * by_minute[0], f"steps of the multiplexer by minute: {by_minute}"
