@@ -1,336 +1,205 @@
 """What many clients in one process cost: pooledkafka, stock kafka-python and confluent-kafka on the same brokers.
 
-For each library, in a process of its own and in turns: N consumers in groups of their own, then N consumers in one
-group, all at the end of a topic; then one more consumer and a producer on a second topic, which measure the latency
-beside the N that wait. Prints a table of the medians of all rounds and writes everything as JSON.
+Each measurement runs in a process of its own, and the libraries take turns, for several rounds:
 
-    python benchmarks/many_clients.py --bootstrap localhost:9092 --consumers 1 50 --rounds 3 --json many_clients.json
+- N consumers in groups of their own, which wait at the end of a topic: the time until all have their partitions,
+  connections, threads, memory, idle CPU, and the latency of producers and one more consumer on another topic;
+- groups of several members: the time until each is balanced, for one group and for several that start together.
+
+Prints tables of the medians, and writes every figure as JSON. See README.md for what the figures mean.
+
+    python benchmarks/many_clients.py                                # three brokers in Docker, about 20 minutes
+    python benchmarks/many_clients.py --bootstrap localhost:9092 --consumers 1 50 --rounds 5 --json many_clients.json
+    python benchmarks/many_clients.py --show many_clients.json       # the tables of earlier runs, taken together
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
+import platform
 import subprocess
 import sys
-import threading
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import psutil
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from figures import tables
+from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
+from libraries import LIBRARIES, missing, version_of
+from measuring import Case
 
-from pooledkafka import Kafka
+from pooledkafka.testing import ClusterError, ExternalCluster, KafkaCluster
 
-POLL_S = 0.2
 PARTITIONS = 6
-SETTLE_S = 6.0  # connections that a start needed and that are not used any more go away in this time
-TIMEOUT_S = 120.0
-ASSIGNED_WITHIN_S = 60.0
-
-COLUMNS = {
-    "assigned": "assigned",
-    "assigned_s": "assigned s",
-    "sockets": "sockets",
-    "threads": "threads",
-    "rss_mb": "RSS MB",
-    "idle_cpu_percent": "idle CPU %",
-    "produce_p50_ms": "produce p50 ms",
-    "produce_p99_ms": "p99",
-    "end_to_end_p50_ms": "end-to-end p50 ms",
-    "end_to_end_p99_ms": "p99",
+GROUP_PARTITIONS = 20  # at least; each member must be able to get one
+QUICK: dict[str, Any] = {
+    "consumers": [1, 3],
+    "members": [3],
+    "together": 2,
+    "rounds": 1,
+    "warm_up": 0.0,
+    "settle": 0.5,
+    "idle": 0.5,
+    "load": 1.0,
+    "within": 15.0,
 }
 
 
-class Reader(Protocol):
-    """One library's consumer."""
-
-    def poll(self) -> list[bytes]:
-        """The values that came within POLL_S."""
-
-    def assigned(self) -> int:
-        """How many partitions it has."""
-
-    def close(self) -> None:
-        """Leave and disconnect."""
-
-
-class Library(Protocol):
-    """One library's way to make clients."""
-
-    def reader(self, topic: str, group: str) -> Reader:
-        """A consumer that reads from the end of the topic."""
-
-    def sender(self, topic: str) -> Callable[[bytes, Callable[[], None]], None]:
-        """A function that sends a value and calls back when it is acknowledged."""
-
-    def close(self) -> None:
-        """End what is shared."""
-
-
-class KafkaPythonReader:
-    def __init__(self, consumer: Any) -> None:
-        self._consumer = consumer
-
-    def poll(self) -> list[bytes]:
-        batches = self._consumer.poll(timeout_ms=POLL_S * 1000)
-        return [record.value for records in batches.values() for record in records]
-
-    def assigned(self) -> int:
-        return len(self._consumer.assignment())
-
-    def close(self) -> None:
-        self._consumer.close()
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--bootstrap", metavar="HOST:PORT", help="a running cluster; default: three brokers in Docker")
+    add("--libraries", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES))
+    add("--consumers", type=int, nargs="*", default=[1, 50], help="how many wait; one case for each number")
+    add("--members", type=int, nargs="*", default=[3, 20], help="sizes of the group; one case for each number")
+    add("--together", type=int, default=10, help="how many groups of the smallest size start together; 0: no such case")
+    add("--rounds", type=int, default=3)
+    add("--producers", type=int, default=1, help="how many send in turn")
+    add("--rate", type=float, default=150.0, help="records a second, of all producers together")
+    add("--load", type=float, default=20.0, help="seconds of sending")
+    add("--warm-up", type=float, default=10.0, help="seconds of sending with each library before anything is measured")
+    add("--settle", type=float, default=8.0, help="seconds after the start before anything but time is measured")
+    add("--idle", type=float, default=8.0, help="seconds over which idle CPU is measured")
+    add("--within", type=float, default=30.0, help="seconds to wait for partitions, and for balance")
+    add("--json", type=Path, metavar="FILE", help="where to write all figures, after each measurement")
+    add("--quick", action="store_true", help="few clients, once, under a minute: to see that it works")
+    add("--show", type=Path, nargs="+", metavar="FILE", help="measure nothing, show what was measured earlier")
+    if parser.parse_args().quick:
+        parser.set_defaults(**QUICK)
+    arguments = parser.parse_args()
+    if min([*arguments.consumers, *arguments.members, arguments.rounds, arguments.producers], default=1) < 1:
+        parser.error("consumers, members, rounds and producers are counts from 1 on")
+    if arguments.rate * arguments.load < 100:
+        parser.error("--rate times --load is the number of records; of less than 100 there is no p99")
+    return arguments
 
 
-class Stock:
-    """Stock kafka-python."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self._options = {"bootstrap_servers": bootstrap}
-        self._producers: list[Any] = []
-
-    def reader(self, topic: str, group: str) -> Reader:
-        return KafkaPythonReader(KafkaConsumer(topic, group_id=group, **self._options))
-
-    def sender(self, topic: str) -> Callable[[bytes, Callable[[], None]], None]:
-        producer = KafkaProducer(**self._options)
-        self._producers.append(producer)
-        return lambda value, done: producer.send(topic, value).add_callback(lambda _: done())
-
-    def close(self) -> None:
-        for producer in self._producers:
-            producer.close()
-
-
-class Pooled:
-    """pooledkafka: all clients over one pool."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self._kafka = Kafka(bootstrap_servers=bootstrap)
-        self._pool = self._kafka.connection_pool()
-
-    def reader(self, topic: str, group: str) -> Reader:
-        return KafkaPythonReader(self._kafka.consumer(topic, group_id=group, connection_pool=self._pool))
-
-    def sender(self, topic: str) -> Callable[[bytes, Callable[[], None]], None]:
-        producer = self._kafka.producer(connection_pool=self._pool)
-        return lambda value, done: producer.send(topic, value).add_callback(lambda _: done())
-
-    def close(self) -> None:
-        self._pool.disconnect()
-
-
-class ConfluentReader:
-    def __init__(self, consumer: Any) -> None:
-        self._consumer = consumer
-
-    def poll(self) -> list[bytes]:
-        message = self._consumer.poll(POLL_S)
-        return [] if message is None or message.error() else [message.value()]
-
-    def assigned(self) -> int:
-        return len(self._consumer.assignment())
-
-    def close(self) -> None:
-        self._consumer.close()
-
-
-class Confluent:
-    """confluent-kafka (librdkafka)."""
-
-    def __init__(self, bootstrap: str) -> None:
-        import confluent_kafka
-
-        self._module = confluent_kafka
-        self._options = {"bootstrap.servers": bootstrap}
-        self._stop = threading.Event()
-
-    def reader(self, topic: str, group: str) -> Reader:
-        consumer = self._module.Consumer({**self._options, "group.id": group, "auto.offset.reset": "latest"})
-        consumer.subscribe([topic])
-        return ConfluentReader(consumer)
-
-    def sender(self, topic: str) -> Callable[[bytes, Callable[[], None]], None]:
-        producer = self._module.Producer({**self._options, "linger.ms": 0})
-
-        def serve() -> None:
-            while not self._stop.is_set():
-                producer.poll(0.1)
-
-        threading.Thread(target=serve, daemon=True).start()
-        return lambda value, done: producer.produce(topic, value, on_delivery=lambda *_: done())
-
-    def close(self) -> None:
-        self._stop.set()
-
-
-LIBRARIES: dict[str, Callable[[str], Library]] = {"pooledkafka": Pooled, "kafka-python": Stock, "confluent": Confluent}
-
-
-class ReaderThread:
-    """Polls one consumer, as an application would."""
-
-    def __init__(self, make: Callable[[], Reader], stop: threading.Event) -> None:
-        self.assigned = 0
-        self.latencies_ms: list[float] = []
-        self._make = make
-        self._stop = stop
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        reader = self._make()
-        while not self._stop.is_set():
-            values = reader.poll()
-            now = time.monotonic_ns()
-            self.assigned = reader.assigned()
-            self.latencies_ms.extend((now - int(value)) / 1e6 for value in values)
-        reader.close()
-
-    def join(self) -> None:
-        self._thread.join(TIMEOUT_S)
-
-
-def measure(library: Library, topic: str, consumers: int, one_group: bool, idle_s: float, load_s: float) -> Any:
-    """Run one library with so many consumers; returns the figures."""
-    process = psutil.Process()
-    before_mb = process.memory_info().rss / 1e6
-    before_threads = process.num_threads()
-    name = uuid.uuid4().hex[:8]
-    stop = threading.Event()
-    start = time.monotonic()
-
-    def make(number: int) -> Callable[[], Reader]:
-        return lambda: library.reader(topic, f"bench-{name}" if one_group else f"bench-{name}-{number}")
-
-    readers = [ReaderThread(make(number), stop) for number in range(consumers)]
-    wanted = PARTITIONS if one_group else PARTITIONS * consumers
-    # Stock kafka-python leaves about one consumer in twenty without partitions for ever; that is a result too.
-    while sum(reader.assigned for reader in readers) != wanted and time.monotonic() - start < ASSIGNED_WITHIN_S:
-        time.sleep(0.005)
-    assigned_s = time.monotonic() - start
-
-    probe = ReaderThread(lambda: library.reader(f"{topic}-probe", f"bench-{name}-probe"), stop)
-    send = library.sender(f"{topic}-probe")
-    while not probe.latencies_ms:  # both ends are at work
-        send(b"%d" % time.monotonic_ns(), lambda: None)
-        time.sleep(0.1)
-    time.sleep(SETTLE_S)
-
-    figures: dict[str, Any] = {"assigned": sum(reader.assigned > 0 for reader in readers), "assigned_s": assigned_s}
-    figures["sockets"] = sum(c.status == psutil.CONN_ESTABLISHED for c in process.net_connections(kind="inet"))
-    # Each consumer is polled by a thread of the application; those are not the library's.
-    figures["threads"] = process.num_threads() - before_threads - consumers - 1
-    figures["rss_mb"] = process.memory_info().rss / 1e6 - before_mb
-    cpu, wall = sum(process.cpu_times()[:2]), time.monotonic()
-    time.sleep(idle_s)
-    figures["idle_cpu_percent"] = 100 * (sum(process.cpu_times()[:2]) - cpu) / (time.monotonic() - wall)
-
-    probe.latencies_ms.clear()
-    produce_ms: list[float] = []
-    next_at = time.monotonic()
-    end = next_at + load_s
-    while next_at < end:
-        sent = time.monotonic_ns()
-        acknowledged = threading.Event()
-
-        def done(sent: int = sent, acknowledged: threading.Event = acknowledged) -> None:
-            produce_ms.append((time.monotonic_ns() - sent) / 1e6)
-            acknowledged.set()
-
-        send(b"%d" % sent, done)
-        acknowledged.wait(TIMEOUT_S)
-        next_at += 0.01
-        time.sleep(max(0.0, next_at - time.monotonic()))
-    deadline = time.monotonic() + TIMEOUT_S
-    while len(probe.latencies_ms) < len(produce_ms) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    figures["records"] = {"sent": len(produce_ms), "received": len(probe.latencies_ms)}
-    for what, values in (("produce", produce_ms), ("end_to_end", probe.latencies_ms)):
-        cuts = statistics.quantiles(values, n=100)
-        figures[f"{what}_p50_ms"], figures[f"{what}_p99_ms"] = cuts[49], cuts[98]
-    stop.set()
-    for reader in [*readers, probe]:
-        reader.join()
-    return figures
-
-
-def in_a_process(arguments: argparse.Namespace, library: str, consumers: int, one_group: bool, topic: str) -> Any:
-    command = [sys.executable, __file__, "--bootstrap", arguments.bootstrap, "--worker", library, "--topic", topic]
-    command += ["--consumers", str(consumers), "--idle", str(arguments.idle), "--load", str(arguments.load)]
-    result = subprocess.run(
-        command + ["--one-group"] * one_group, capture_output=True, text=True, timeout=600, check=False
-    )
-    if result.returncode:
-        raise RuntimeError(f"{library} with {consumers} consumers failed:\n{result.stderr[-2000:]}")
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    header = ["library", "consumers", "groups", *COLUMNS.values()]
-    rows = [header]
-    cases = dict.fromkeys((r["one_group"], r["consumers"], r["library"]) for r in results)
-    for one_group, consumers, library in cases:
-        mine = [r for r in results if (r["one_group"], r["consumers"], r["library"]) == (one_group, consumers, library)]
-        medians = [statistics.median(r[name] for r in mine) for name in COLUMNS]
-        rows.append(
-            [library, str(consumers), "one" if one_group else "own"]
-            + [f"{value:.0f}" if value >= 100 or float(value).is_integer() else f"{value:.2f}" for value in medians]
+def cases(arguments: argparse.Namespace, bootstrap: str, topic: str, partitions: int) -> list[Case]:
+    """All that is measured in one round, but for the library."""
+    common: dict[str, Any] = {"library": "", "bootstrap": bootstrap, "within_s": arguments.within}
+    latency = {
+        "probe_topic": f"{topic}-probe",
+        "settle_s": arguments.settle,
+        "producers": arguments.producers,
+        "idle_s": arguments.idle,
+        "load_s": arguments.load,
+        "rate": arguments.rate,
+    }
+    sizes = [(1, members) for members in arguments.members]
+    if arguments.members and arguments.together:
+        sizes.append((arguments.together, min(arguments.members)))
+    return [
+        Case(**common, **latency, topic=topic, partitions=PARTITIONS, consumers=consumers)
+        for consumers in arguments.consumers
+    ] + [
+        Case(
+            **common,
+            topic=f"{topic}-group",
+            partitions=partitions,
+            settle_s=min(2.0, arguments.settle),  # to see whether they stay balanced
+            groups=groups,
+            members=members,
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        for groups, members in sizes
+    ]
+
+
+def warm_up(todo: list[Case], libraries: list[str], seconds: float) -> Iterator[Case]:
+    """Brokers that have just started answer slowly at first; without this the first to be measured would suffer."""
+    shortened = {"settle_s": 0.0, "idle_s": 0.1, "load_s": seconds}
+    for case in todo[:1]:
+        for library in libraries:
+            yield Case(**{**asdict(case), **shortened, "library": library})
+
+
+def in_turns(todo: list[Case], libraries: list[str], rounds: int) -> Iterator[tuple[int, Case]]:
+    """Every case with every library, in every round; none is always the first, nor always after the same other."""
+    for number in range(rounds):
+        turn = number % len(libraries)
+        for library in libraries[turn:] + libraries[:turn]:
+            for case in todo if number % 2 == 0 else reversed(todo):
+                yield number, Case(**{**asdict(case), "library": library})
+
+
+def measured_in_a_process(case: Case) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).with_name("measuring.py")), json.dumps(asdict(case))]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    if result.returncode:
+        raise RuntimeError(f"{case} failed:\n{result.stderr[-4000:]}")
+    figures: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    what = {"library": case.library, "consumers": case.consumers, "groups": case.groups, "members": case.members}
+    return {**what, **figures}
+
+
+def described(case: Case) -> str:
+    what = f"{case.groups} x {case.members} members" if case.members else f"{case.consumers} waiting"
+    return f"{case.library:15} {what}"
+
+
+def measure(arguments: argparse.Namespace, libraries: list[str], bootstrap: str, cluster: Any) -> dict[str, Any]:
+    topic = f"bench-{uuid.uuid4().hex[:8]}"
+    brokers = len(cluster.node_ids)
+    group_partitions = max([GROUP_PARTITIONS, *arguments.members])
+    topics = {topic: PARTITIONS, f"{topic}-probe": PARTITIONS, f"{topic}-group": group_partitions}
+    with closing(KafkaAdminClient(bootstrap_servers=bootstrap)) as admin:
+        kafka = ".".join(map(str, admin.get_broker_version_data(cluster.node_ids[0]).broker_version))
+        admin.create_topics([NewTopic(name, number, min(3, brokers)) for name, number in topics.items()])
+        versions = ", ".join(f"{name} {version_of(name)}" for name in LIBRARIES if not missing(name))
+        measured: dict[str, Any] = {
+            "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}; "
+            f"{brokers} brokers of Kafka {kafka}; {versions}",
+            "settings": {name: value for name, value in vars(arguments).items() if not isinstance(value, Path)},
+            "results": [],
+        }
+        try:
+            cluster.wait_until_healthy()
+            todo = cases(arguments, bootstrap, topic, group_partitions)
+            for case in warm_up(todo, libraries, arguments.warm_up) if arguments.warm_up else ():
+                print(f"to warm up: {described(case)}", file=sys.stderr, flush=True)
+                measured_in_a_process(case)
+            for number, case in in_turns(todo, libraries, arguments.rounds):
+                print(f"round {number + 1} of {arguments.rounds}: {described(case)}", file=sys.stderr, flush=True)
+                measured["results"].append({"round": number, **measured_in_a_process(case)})
+                if arguments.json is not None:
+                    arguments.json.write_text(json.dumps(measured, indent=2))
+        finally:
+            admin.delete_topics(list(topics))
+    return measured
+
+
+def taken_together(files: list[Path]) -> dict[str, Any]:
+    """What several runs measured, as one run of so many rounds."""
+    together: dict[str, Any] = {"machine": "", "results": []}
+    machines: dict[str, None] = {}
+    for file in files:
+        measured = json.loads(file.read_text())
+        machines[measured["machine"]] = None
+        first = 1 + max((result["round"] for result in together["results"]), default=-1)
+        together["results"] += [{**result, "round": first + result["round"]} for result in measured["results"]]
+    together["machine"] = "\n".join(machines)
+    return together
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bootstrap", required=True, help="host:port of the brokers")
-    parser.add_argument("--consumers", type=int, nargs="+", default=[1, 50])
-    parser.add_argument("--libraries", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--idle", type=float, default=10.0, help="seconds over which idle CPU is measured")
-    parser.add_argument("--load", type=float, default=10.0, help="seconds of sending one by one, 100 a second")
-    parser.add_argument("--groups", choices=("own", "one", "both"), default="both")
-    parser.add_argument("--json", type=Path, help="where to write all figures")
-    parser.add_argument("--worker", choices=list(LIBRARIES), help=argparse.SUPPRESS)
-    parser.add_argument("--topic", help=argparse.SUPPRESS)
-    parser.add_argument("--one-group", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-
-    if arguments.worker:
-        library = LIBRARIES[arguments.worker](arguments.bootstrap)
-        (consumers,) = arguments.consumers
-        figures = measure(library, arguments.topic, consumers, arguments.one_group, arguments.idle, arguments.load)
-        library.close()
-        print(json.dumps(figures))
+    arguments = parsed()
+    if arguments.show:
+        print(tables(taken_together(arguments.show)))
         return 0
-
-    topic = f"bench-{uuid.uuid4().hex[:8]}"
-    admin = KafkaAdminClient(bootstrap_servers=arguments.bootstrap)
-    brokers = len(admin.describe_cluster()["brokers"])
-    topics = [topic, f"{topic}-probe"]
-    admin.create_topics([NewTopic(t, num_partitions=PARTITIONS, replication_factor=min(3, brokers)) for t in topics])
-    results = []
+    for name in filter(missing, arguments.libraries):
+        print(f"{name} is not installed and is left out; to compare with it: pip install {name}", file=sys.stderr)
+    libraries = [name for name in arguments.libraries if not missing(name)]
     try:
-        for _ in range(arguments.rounds):
-            for one_group in {"own": [False], "one": [True], "both": [False, True]}[arguments.groups]:
-                for consumers in arguments.consumers:
-                    for name in arguments.libraries:
-                        figures = in_a_process(arguments, name, consumers, one_group, topic)
-                        figures.update(library=name, consumers=consumers, one_group=one_group)
-                        results.append(figures)
-                        print(json.dumps(figures), file=sys.stderr, flush=True)
-    finally:
-        admin.delete_topics(topics)
-        admin.close()
-        if arguments.json is not None:
-            arguments.json.write_text(json.dumps({"brokers": brokers, "results": results}, indent=2))
-    print(table(results))
+        with ExternalCluster(arguments.bootstrap) if arguments.bootstrap else KafkaCluster(brokers=3) as cluster:
+            print(tables(measure(arguments, libraries, cluster.bootstrap_servers, cluster)))
+    except ClusterError as error:
+        print(f"the benchmark needs a Kafka cluster: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

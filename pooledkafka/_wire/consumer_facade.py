@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import KafkaError, KafkaTimeoutError, NoError, RebalanceInProgressError
+from kafka.errors import KafkaError, KafkaTimeoutError, NoError, RebalanceInProgressError, TopicAuthorizationFailedError
 from kafka.future import Future
 from kafka.protocol.consumer import HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest
 from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
@@ -163,6 +163,9 @@ class ConsumerManager(ManagerView):
             except KafkaError:
                 pass  # whoever sent it deals with it
         await self._know_topics(self.cluster.tracked)
+        if self.cluster.unauthorized_topics:
+            # kafka-python raises this where it hears of the metadata, which in a pool is on everybody's I/O thread.
+            raise TopicAuthorizationFailedError(self.cluster.unauthorized_topics)
         # A static member that comes back gets its old place, without a rebalance (KIP-345).
         coordinator = self.coordinator
         if coordinator is not None and request.group_instance_id is None and coordinator._generation.generation_id < 0:
