@@ -20,17 +20,6 @@ RECORDS = 30
 
 
 @pytest.fixture
-def kafka(kafka_bootstrap_servers: str) -> Kafka:
-    return Kafka(bootstrap_servers=kafka_bootstrap_servers, client_id="run")
-
-
-@pytest.fixture
-def pool(kafka: Kafka) -> Iterator[ConnectionPool]:
-    with kafka.connection_pool() as pool:
-        yield pool
-
-
-@pytest.fixture
 def topic(kafka: Kafka, pool: ConnectionPool, kafka_topic: str) -> str:
     """A topic with one partition that holds the records 0 to 29."""
     with kafka.producer(connection_pool=pool) as producer:

@@ -20,17 +20,6 @@ TopicFactory = Callable[..., str]
 
 
 @pytest.fixture
-def kafka(kafka_bootstrap_servers: str) -> Kafka:
-    return Kafka(bootstrap_servers=kafka_bootstrap_servers, client_id="slice")
-
-
-@pytest.fixture
-def pool(kafka: Kafka) -> Iterator[ConnectionPool]:
-    with kafka.connection_pool() as pool:
-        yield pool
-
-
-@pytest.fixture
 def topic(kafka_topic_factory: TopicFactory) -> str:
     return kafka_topic_factory(partitions=6)
 

@@ -66,9 +66,7 @@ class Consumer(PooledClient):
         self._ending = False  # set by the thread that ends this consumer, from before it holds _use until after
         self._stop_asked = False  # set by any thread, taken back when a run ends
         self._running = False  # guarded by _use
-        self._woken = (
-            False  # set by any thread while nothing is wired that could be interrupted; taken by the first use
-        )
+        self._woken = False  # set by any thread, for a first use that has wired nothing yet to interrupt
         if topics:
             self._resubscribe = self._subscription_to(topics=topics)
 

@@ -319,7 +319,7 @@ class ConnectionPool:
             connections=connections,
             connections_created=created,
             connections_closed=closed,
-            requests_in_flight=engine.in_flight() if engine else 0,
+            requests_in_flight=engine.client.in_flight_request_count() if engine else 0,
             requests_waiting=engine.permits.waiting + engine.joins.waiting if engine else 0,
             wire_fetches=engine.fetching.wire_fetches if engine else 0,
             logical_fetches=engine.fetching.logical_fetches if engine else 0,

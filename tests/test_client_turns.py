@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,19 +18,6 @@ from tests._wire.engines import new_engine
 from tests.scripted_broker import VERSION, ScriptedBroker, metadata_answer
 
 ORDERS = TopicPartition("orders", 0)
-
-
-@pytest.fixture
-def broker() -> Iterator[ScriptedBroker]:
-    with ScriptedBroker({"orders": 1}) as broker:
-        yield broker
-
-
-@pytest.fixture
-def pool(broker: ScriptedBroker) -> Iterator[ConnectionPool]:
-    pool = ConnectionPool(bootstrap_servers=broker.address)
-    yield pool
-    pool.disconnect()
 
 
 def test_a_consumer_that_disconnect_could_not_end_works_after_connect(pool: ConnectionPool) -> None:

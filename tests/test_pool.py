@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -43,19 +42,6 @@ class Client:
         self.ended.append(self)
         if self._error is not None:
             raise self._error
-
-
-@pytest.fixture
-def broker() -> Iterator[ScriptedBroker]:
-    with ScriptedBroker({"orders": 2}) as broker:
-        yield broker
-
-
-@pytest.fixture
-def pool(broker: ScriptedBroker) -> Iterator[ConnectionPool]:
-    pool = ConnectionPool(bootstrap_servers=broker.address)
-    yield pool
-    pool.disconnect()
 
 
 def threads() -> set[str]:

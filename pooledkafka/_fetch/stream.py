@@ -124,7 +124,7 @@ class Stream:
         """Drop what every reader has taken."""
         slowest = min((cursor.offset for cursor in self.cursors.values()), default=self.offset)
         while self.chunks and self.chunks[0].next_offset <= slowest:
-            self._drop_first()
+            self._account_for(self.chunks.popleft())
 
     def drop_before(self, offset: int) -> list[int]:
         """Drop what lies before ``offset``, and leave behind the readers that have not taken it: they will come back.
@@ -132,7 +132,7 @@ class Stream:
         So a slow reader never keeps a fast one waiting; it reads what it missed again, on its own. Returns them.
         """
         while self.chunks and self.chunks[0].next_offset <= offset:
-            self._drop_first()
+            self._account_for(self.chunks.popleft())
         first = self.chunks[0].start if self.chunks else self.offset
         left = [reader for reader, cursor in self.cursors.items() if cursor.offset < first]
         for reader in left:
@@ -145,21 +145,18 @@ class Stream:
         while self.chunks and self.chunks[-1].start >= furthest:
             if self._budget.used - self.chunks[-1].size < self._budget.limit:
                 break
-            chunk = self.chunks.pop()
-            self.buffered -= chunk.size
-            self._budget.used -= chunk.size
+            chunk = self._account_for(self.chunks.pop())
             self.offset = chunk.start
             self.last_fetched_epoch = chunk.previous_epoch
             self.at_end = False
-        self._mark_full()
 
     def clear(self) -> None:
         """Drop everything."""
         while self.chunks:
-            self._drop_first()
+            self._account_for(self.chunks.popleft())
 
-    def _drop_first(self) -> Chunk:
-        chunk = self.chunks.popleft()
+    def _account_for(self, chunk: Chunk) -> Chunk:
+        """Count a chunk that was dropped no longer."""
         self.buffered -= chunk.size
         self._budget.used -= chunk.size
         self._mark_full()

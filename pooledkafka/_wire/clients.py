@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -195,10 +196,7 @@ class WiredProducer:
         the whole. Raises KafkaTimeoutError.
         """
         deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
-        accumulator = self.kafka._accumulator
-        accumulator.begin_flush()
-        try:
-            self.kafka._sender.wakeup()
+        with self._flushing():
             for future in futures:
                 try:
                     future.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -208,20 +206,24 @@ class WiredProducer:
                         raise KafkaTimeoutError(
                             f"{pending} records were not acknowledged within {timeout_ms:.0f} ms"
                         ) from error
-        finally:
-            accumulator._flushes_in_progress.decrement()
 
     def _deliver(self, timeout_ms: float) -> bool:
         """Send what is buffered; whether all of it, of every handle, was acknowledged or has failed in time."""
         deadline = time.monotonic() + timeout_ms / 1000
+        with self._flushing():
+            return all(
+                batch.produce_future.wait(timeout=max(0.0, deadline - time.monotonic()))
+                for batch in self.kafka._accumulator._incomplete.all()
+            )
+
+    @contextmanager
+    def _flushing(self) -> Iterator[None]:
+        """Meanwhile, what is buffered is sent without lingering."""
         accumulator = self.kafka._accumulator
         accumulator.begin_flush()
         try:
             self.kafka._sender.wakeup()
-            return all(
-                batch.produce_future.wait(timeout=max(0.0, deadline - time.monotonic()))
-                for batch in accumulator._incomplete.all()
-            )
+            yield
         finally:
             accumulator._flushes_in_progress.decrement()
 

@@ -64,8 +64,7 @@ class ConsumerFacade:
         return self._engine.manager.least_loaded_node()
 
     def is_disconnected(self, node_id: int) -> bool:
-        connection = self._engine.manager.connection(LaneKey(node_id, Lane.CONTROL))
-        return connection is None or not connection.connected
+        return not self._engine.manager.is_connected(LaneKey(node_id, Lane.CONTROL))
 
     def connection_delay(self, node_id: int) -> float:
         return self._engine.manager.connection_delay(LaneKey(node_id, Lane.CONTROL))

@@ -297,10 +297,6 @@ class Engine:
         if key.lane is not Lane.BOOTSTRAP:
             self.manager.update_backoff(key)
 
-    def in_flight(self) -> int:
-        """Requests sent and not yet answered; from any thread."""
-        return sum(len(connection.in_flight_requests) for _, connection in self.manager.connections())
-
     def open_connections(self) -> Counter[tuple[int, Lane]]:
         """Open connections by broker and lane; from any thread."""
         return Counter((key.node_id, key.lane) for key, conn in self.manager.connections() if conn.connected)

@@ -65,6 +65,11 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         """The connection under ``key`` as it is now, whatever its state."""
         return self._conns.get(key)
 
+    def is_connected(self, key: LaneKey) -> bool:
+        """Whether the connection under ``key`` is up; safe from any thread."""
+        connection = self._conns.get(key)
+        return connection is not None and bool(connection.connected)
+
     def connections(self) -> list[tuple[LaneKey, Any]]:
         """All connections as they are now; safe from any thread."""
         return [(as_lane_key(key), connection) for key, connection in list(self._conns.items())]
@@ -128,7 +133,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             started.chain(future)
 
         self._permits.acquire(granted, long_poll=long_poll)
-        if not future.is_done and self._permits.waits(granted):
+        if self._permits.waits(granted):
             error = KafkaTimeoutError("no request may be in progress beside those that are")
             timer = self._net.call_later(timeout_ms / 1000, lambda: self._give_up(granted, error))
             self._waiting[granted] = future, timer
@@ -230,14 +235,12 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
 
     def reset_backoff(self, node_id: Any) -> None:
         # kafka-python also calls this when a connection came as far as TCP and was refused then.
-        connection = self._conns.get(node_id)
-        if not isinstance(node_id, LaneKey) or (connection is not None and connection.connected):
+        if not isinstance(node_id, LaneKey) or self.is_connected(node_id):
             super().reset_backoff(_broker_of(node_id))
 
     def connection_delay(self, node_id: Any) -> float:
         """Seconds until a connection may be tried; 0 where one is up."""
-        connection = self._conns.get(node_id)
-        if connection is not None and connection.connected:
+        if self.is_connected(node_id):
             return 0
         return float(super().connection_delay(_broker_of(node_id)))
 

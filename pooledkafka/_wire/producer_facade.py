@@ -126,8 +126,7 @@ class ProducerFacade:
 
     def await_ready(self, node_id: int, timeout_ms: float = 30000) -> bool:
         """Wait until the broker's control lane is up: kafka-python asks this for InitProducerId and transactions."""
-        lane = self._engine.manager.connection(LaneKey(node_id, Lane.CONTROL))
-        if lane is not None and lane.connected:
+        if self._engine.manager.is_connected(LaneKey(node_id, Lane.CONTROL)):
             return True
         deadline = time.monotonic() + timeout_ms / 1000
         opened = Future()

@@ -23,12 +23,10 @@ class SharedClient(KafkaNetClient):  # type: ignore[misc]
     methods may be called from any other thread, and ``poll`` only waits.
     """
 
-    def __init__(self, net: Any, manager: SharedManager) -> None:
-        super().__init__(net=net, manager=manager)
+    _manager: SharedManager
 
     def connected(self, node_id: int) -> bool:
-        connection = self._control(node_id)
-        return connection is not None and bool(connection.connected)
+        return self._manager.is_connected(_key(node_id))
 
     def is_ready(self, node_id: int) -> bool:
         connection = self._control(node_id)

@@ -9,20 +9,17 @@ from typing import Any
 from kafka.consumer.fetcher import Fetcher
 from kafka.protocol.consumer import FetchResponse
 from kafka.record import MemoryRecords
-from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from pooledkafka._fetch import Line, LogicalFetch, Position
 from pooledkafka._wire.fetching import _join
+from tests._fetch.test_batches import records
 from tests._fetch.test_multiplexer import A, Bench
 
 Data = FetchResponse.FetchableTopicResponse.PartitionData
 
 
 def real_batch(base: int, count: int) -> bytes:
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
-    for n in range(count):
-        builder.append(n, timestamp=1, key=None, value=b"v" * 50, headers=[])
-    raw = bytearray(builder.build())
+    raw = bytearray(records([b"v" * 50] * count))
     raw[0:8] = base.to_bytes(8, "big")
     return bytes(raw)
 
