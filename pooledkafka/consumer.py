@@ -180,7 +180,10 @@ class Consumer(PooledClient):
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         with self._using() as wired:
-            return getattr(wired.kafka, method)(*args, **kwargs)
+            try:
+                return getattr(wired.kafka, method)(*args, **kwargs)
+            finally:
+                wired.stir()
 
     # -- subscribing ---------------------------------------------------------------------------------------------------
 

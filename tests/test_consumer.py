@@ -55,7 +55,11 @@ class FakeWired:
         self.interrupted = threading.Event()
         self.closed_with: dict[str, Any] | None = None
         self.ended = False
+        self.stirred_after: list[str] = []  # the last call of ``kafka`` then
         FakeWired.made.append(self)
+
+    def stir(self) -> None:
+        self.stirred_after.append(self.kafka.calls[-1][0])
 
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return call(*args, **kwargs)
@@ -149,6 +153,22 @@ def test_its_options_and_the_pools_reach_kafka_python(consumer: Consumer, pool: 
     assert made[0].options["group_id"] == "billing"
     assert made[0].options["bootstrap_servers"] == pool.options["bootstrap_servers"]
     assert made[0].engine.client is pool.client
+
+
+def test_each_call_stirs_the_next_poll_when_it_is_done_even_if_it_fails(
+    consumer: Consumer, made: list[FakeWired]
+) -> None:
+    consumer.seek(ORDERS, 3)
+    assert made[0].stirred_after == ["seek"]
+
+    def fail(*partitions: TopicPartition) -> None:
+        made[0].kafka.calls.append(("pause", partitions, {}))
+        raise KeyError
+
+    made[0].kafka.pause = fail  # type: ignore[attr-defined]
+    with pytest.raises(KeyError):
+        consumer.pause(ORDERS)
+    assert made[0].stirred_after == ["seek", "pause"]
 
 
 def test_wrong_options_are_noticed_at_once(pool: ConnectionPool) -> None:

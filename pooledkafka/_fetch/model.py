@@ -48,6 +48,8 @@ class LogicalFetch:
     """When it is answered even without data, in seconds of the multiplexer's clock."""
     min_bytes: int = 1
     max_bytes: int = 52_428_800
+    patient: bool = False
+    """Whether it goes on waiting after its deadline while there is nothing to tell; ``release`` ends that."""
     context: Any = None
     """The caller's, untouched."""
 

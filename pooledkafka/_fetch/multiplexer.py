@@ -26,9 +26,9 @@ Answers = dict[TopicPartition, PartitionAnswer]
 class Multiplexer:
     """All fetching from one broker with one isolation level and rack.
 
-    A state machine: events go in (``submit``, ``forget``, ``answered``, ``failed``), and ``step`` says what to send,
-    whom to answer, and when to come back. It does no I/O, has no threads and no clock: ``now`` is handed in, in seconds
-    of any steady clock. For one thread.
+    A state machine: events go in (``submit``, ``release``, ``forget``, ``answered``, ``failed``), and ``step`` says
+    what to send, whom to answer, and when to come back. It does no I/O, has no threads and no clock: ``now`` is handed
+    in, in seconds of any steady clock. For one thread.
 
     Args:
         read_committed: the isolation level; readers then end at the last stable offset.
@@ -86,11 +86,16 @@ class Multiplexer:
         heapq.heappush(self._deadlines, (fetch.deadline, next(self._order), weakref.ref(fetch)))
         self._touched[fetch] = None
 
-    def forget(self, reader: int) -> None:
-        """A consumer is gone: its fetch is not answered, and nothing is read for it any more."""
+    def release(self, reader: int) -> LogicalFetch | None:
+        """End a reader's wait, as if it had come to its end without records; returns the fetch that waited."""
         fetch = self._pending.get(reader)
         if fetch is not None:
             self._stop_waiting(fetch)
+        return fetch
+
+    def forget(self, reader: int) -> None:
+        """A consumer is gone: its fetch is not answered, and nothing is read for it any more."""
+        self.release(reader)
         for partition in list(self._places.get(reader, ())):
             self._leave(reader, partition)
         self._places.pop(reader, None)
@@ -115,6 +120,7 @@ class Multiplexer:
         self._now = now
         self._in_flight[wire.line] = None
         self._back_off(wire.line)
+        self._touched.update(dict.fromkeys(self._pending.values()))  # the patient may find another leader
         for stream in wire.streams:
             stream.in_flight = None
             if not stream.closed:
@@ -128,13 +134,9 @@ class Multiplexer:
         self._come_due()
         completions = [(fetch, Answers()) for fetch in self._superseded]
         self._superseded = []
-        touched, self._touched = self._touched, {}
-        for fetch in touched:
-            if self._pending.get(fetch.reader) is fetch:
-                answers = self._answers_for(fetch)
-                if answers is not None:
-                    completions.append((fetch, answers))
+        completions += self._answer_touched()
         self._keep_the_bound()
+        completions += self._answer_touched()  # those that were left behind there
         return Step(self._requests(), completions, self._wake_at())
 
     @property
@@ -169,12 +171,12 @@ class Multiplexer:
         came_to, self._came_to = self._came_to, {}
         for stream in came_to:
             if stream.full and stream.wanted_now and not stream.closed:
-                stream.drop_before(stream.offset)  # a slow reader keeps no fast one waiting
+                self._drop_before(stream, stream.offset)  # a slow reader keeps no fast one waiting
                 self._sort(stream)
         delivered, self._delivered = self._delivered, {}
         for stream in delivered:
             if stream.cursors and not self._read_ahead.has_room:
-                stream.drop_before(max(cursor.offset for cursor in stream.cursors.values()))
+                self._drop_before(stream, max(cursor.offset for cursor in stream.cursors.values()))
                 # Whoever waited for this was answered with another partition while it was on its way.
                 if not any(cursor.waiting is not None for cursor in stream.cursors.values()):
                     stream.give_back()
@@ -182,6 +184,11 @@ class Multiplexer:
         if self._starved and self._read_ahead.has_room:
             for stream in list(self._starved):
                 self._sort(stream)
+
+    def _drop_before(self, stream: Stream, offset: int) -> None:
+        for reader in stream.drop_before(offset):
+            if reader in self._pending:
+                self._touched[self._pending[reader]] = None
 
     def _wake_at(self) -> float | None:
         times = [self._sweep_at] if self._streams else []
@@ -232,6 +239,16 @@ class Multiplexer:
 
     # -- answering readers ---------------------------------------------------------------------------------------------
 
+    def _answer_touched(self) -> list[tuple[LogicalFetch, Answers]]:
+        touched, self._touched = self._touched, {}
+        completions = []
+        for fetch in touched:
+            if self._pending.get(fetch.reader) is fetch:
+                answers = self._answers_for(fetch)
+                if answers is not None:
+                    completions.append((fetch, answers))
+        return completions
+
     def _answers_for(self, fetch: LogicalFetch) -> Answers | None:
         """What ``fetch`` is answered with now; None if it goes on waiting."""
         refused = self._refused.get(fetch, {})
@@ -265,6 +282,8 @@ class Multiplexer:
             stream = places.get(partition)
             if stream is not None and partition not in answers:
                 self._tell_high_watermark(stream, fetch.reader, answers)
+        if not answers and self._waits_on(fetch):
+            return None
         self._stop_waiting(fetch)
         for partition in taken:
             places[partition].trim()
@@ -282,6 +301,21 @@ class Multiplexer:
             cursor.told_high_watermark = latest.high_watermark
             answers[stream.partition] = latest
 
+    def _waits_on(self, fetch: LogicalFetch) -> bool:
+        """Whether a fetch that is due, with nothing to tell, is patient and still waits where something will come.
+
+        Not while the broker cannot be reached: its reader may find that the leader is another one.
+        """
+        if not fetch.patient or any(self._retry_at.get(line, 0.0) > self._now for line in Line):
+            return False
+        places = self._places.get(fetch.reader, {})
+        return all(
+            (stream := places.get(partition)) is not None
+            and (cursor := stream.cursors.get(fetch.reader)) is not None
+            and cursor.waiting is fetch
+            for partition in fetch.partitions
+        )
+
     def _stop_waiting(self, fetch: LogicalFetch) -> None:
         del self._pending[fetch.reader]
         self._refused.pop(fetch, None)
@@ -289,6 +323,7 @@ class Multiplexer:
             cursor = stream.cursors.get(fetch.reader)
             if cursor is not None and cursor.waiting is fetch:
                 cursor.waiting = None
+                cursor.asked_at = self._now  # it has asked all the while
                 if stream.in_flight is None:
                     self._sort(stream)
 
@@ -367,6 +402,7 @@ class Multiplexer:
         if not answer.records:
             self._succeeded(stream.partition)
             stream.latest = answer
+            self._touch_waiting(stream)  # the patient hear how far the log goes
             # Empty, with more in the log: the response was full before this partition's turn came.
             stream.at_end = bound < 0 or stream.offset >= bound
             return
@@ -384,6 +420,9 @@ class Multiplexer:
         stream.append(answer, end)
         self._delivered[stream] = None
         stream.at_end = stream.offset >= bound
+        self._touch_waiting(stream)
+
+    def _touch_waiting(self, stream: Stream) -> None:
         for cursor in stream.cursors.values():
             if cursor.waiting is not None:
                 self._touched[cursor.waiting] = None

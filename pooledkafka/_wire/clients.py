@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,6 +18,7 @@ from pooledkafka._logging import get_logger
 from pooledkafka._wire.admin_facade import AdminFacade
 from pooledkafka._wire.consumer_facade import ConsumerFacade
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.idling import Idling
 from pooledkafka._wire.listeners import off_the_io_thread
 from pooledkafka._wire.producer_facade import ProducerFacade
 
@@ -28,8 +30,16 @@ _FORCED_CLOSE_S = 1.0
 """How long a Sender thread that was told to give up may take; it has nothing left to wait for."""
 
 
+def _spread(coordinator: Any) -> None:
+    """Let consumers that were made together drift apart: what all commit at once, everybody else waits behind."""
+    coordinator.auto_commit_interval *= random.uniform(0.8, 1.0)
+    coordinator.heartbeat.config["heartbeat_interval_ms"] *= random.uniform(0.8, 1.0)
+
+
 class WiredConsumer:
     """A ``KafkaConsumer`` on the pool's connections; ``kafka`` is for one thread at a time, as stock."""
+
+    _idling: Idling
 
     def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
         self._engine = engine
@@ -52,20 +62,27 @@ class WiredConsumer:
             self._detach()
             raise
         assert self._facade is not None
+        self._idling = self._facade.idling_of(self.kafka)
         self._facade.bind(self.kafka._coordinator)
-        # A pass with nothing to fetch and no group only sleeps, so no wait could end it.
-        self._check: Callable[[], None] = self._facade.interrupt.check
+        _spread(self.kafka._coordinator)
+        self.kafka._fetcher.fetch_records = self._idling.fetch_records
         self._pass: Callable[..., Any] = self.kafka._poll_once
         self.kafka._poll_once = self._checked_pass
 
-    def _checked_pass(self, *args: Any, **kwargs: Any) -> Any:
-        self._check()
+    def _checked_pass(self, timer: Any, *args: Any, **kwargs: Any) -> Any:
+        # Its milliseconds are rounded down: without one more, the last would be spent in passes that do not wait.
+        if self._idling.wait(0 if timer.expired else timer.timeout_ms + 1):
+            return {}
         # kafka-python gives back the records of a partition that was paused and resumed only where this is None, and
         # leaves an object here that has been read to its end: the partition would wait for ever.
         fetcher = self.kafka._fetcher
         if not fetcher._next_partition_records:
             fetcher._next_partition_records = None
-        return self._pass(*args, **kwargs)
+        return self._pass(timer, *args, **kwargs)
+
+    def stir(self) -> None:
+        """To be called after each call of ``kafka`` that is no poll: there may be something to do now."""
+        self._idling.stir()
 
     @property
     def ended(self) -> bool:
@@ -89,6 +106,7 @@ class WiredConsumer:
         ``from_beginning`` None: as ``auto_offset_reset`` says.
         """
         self.kafka.subscribe(listener=off_the_io_thread(listener, self._engine.net, on_thread), **what)
+        self.stir()
         if from_beginning is not None:
             strategy = OffsetResetStrategy.EARLIEST if from_beginning else OffsetResetStrategy.LATEST
             self.kafka._subscription._default_offset_reset_strategy = strategy

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
+from kafka import KafkaConsumer
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import KafkaError, KafkaTimeoutError, NoError, RebalanceInProgressError, TopicAuthorizationFailedError
 from kafka.future import Future
 from kafka.protocol.consumer import HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest
 from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
+from kafka.structs import TopicPartition
 
 from pooledkafka._wire.cluster import ClusterView
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.idling import Idling
 from pooledkafka._wire.lanes import Lane, LaneKey, lane_of
 from pooledkafka._wire.views import ManagerView, NetView
 
@@ -48,6 +51,20 @@ class ConsumerFacade:
         self._manager.coordinator = coordinator
         self._engine.call(self._engine.add_consumer, self._manager)
 
+    def idling_of(self, consumer: KafkaConsumer) -> Idling:
+        """What the polls of the consumer that has this facade may wait on."""
+        idling = Idling(consumer, self._manager.fetching, self._release_fetches, self.interrupt.check)
+        self._manager.stir = idling.stir
+        # The listeners hear of metadata in no particular order; the consumer's own has heard of it by the next round.
+        self.cluster.add_listener(lambda _: self._engine.net.call_soon(idling.stir))
+        return idling
+
+    def _release_fetches(self) -> None:
+        try:
+            self._engine.net.call_soon_threadsafe(lambda: self._engine.fetching.release(self.owner))
+        except RuntimeError:
+            pass  # the event loop has ended, and with it every fetch
+
     def end_poll(self) -> None:
         """Make a poll that runs now, or the next one, raise Interrupted; from any thread.
 
@@ -55,6 +72,7 @@ class ConsumerFacade:
         and is taken up again. Then it begins another pass, and there it sees that it was asked to return.
         """
         self.interrupt.asked = True
+        self._manager.stir()
         try:
             self._engine.net.call_soon_threadsafe(self._manager.end_waits)
         except RuntimeError:
@@ -113,7 +131,7 @@ class Interrupt:
 class ConsumerManager(ManagerView):
     """Looks like kafka-python's connection manager to one consumer; used on the I/O thread but for ``run``.
 
-    ``_waits``, ``leases`` and ``coordinator`` are the I/O thread's.
+    ``_waits``, ``leases`` and ``coordinator`` are the I/O thread's; ``stir`` may be called from any.
     """
 
     def __init__(
@@ -127,6 +145,9 @@ class ConsumerManager(ManagerView):
         self._unanswered: set[Future] = set()  # commits and heartbeats of this consumer that are in flight
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
         self.leases: set[LaneKey] = set()  # connections lent to this consumer's joins now
+        # The node and offset of each partition that a fetch waits for now; the polling thread reads it.
+        self.fetching: dict[TopicPartition, tuple[int, int]] = {}
+        self.stir: Callable[[], None] = lambda: None  # lets an idle poll look again at what there is to do
 
     def connection_delay(self, node_id: int) -> float:
         """Seconds until a fetch may be tried; kafka-python's fetcher asks nothing else here."""
@@ -141,12 +162,41 @@ class ConsumerManager(ManagerView):
         if node_id is None:
             node_id = self._engine.manager.least_loaded_node()
         if lane_of(request) is Lane.FETCH:
-            return self._engine.fetching.send(self._owner, request, node_id)
+            return self._fetch(request, node_id)
         future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
         if isinstance(request, (HeartbeatRequest, OffsetCommitRequest)):
             self._unanswered.add(future)
             future.add_both(lambda _: self._unanswered.discard(future))
+        future.add_both(lambda _: self._stir_soon())
         return future
+
+    def call_soon(self, coro: Any, *args: Any) -> Future:
+        """Start a task; a commit of nothing, for one, is done without asking any broker."""
+        future = super().call_soon(coro, *args)
+        future.add_both(lambda _: self._stir_soon())
+        return future
+
+    def _fetch(self, request: Any, node_id: int) -> Future:
+        places = {
+            TopicPartition(topic.topic, partition.partition): (node_id, partition.fetch_offset)
+            for topic in request.topics
+            for partition in topic.partitions
+        }
+        self.fetching.update(places)
+
+        def answered() -> None:
+            for partition, place in places.items():
+                if self.fetching.get(partition) == place:
+                    del self.fetching[partition]
+            self.stir()
+
+        return self._engine.fetching.send(self._owner, request, node_id, answered)
+
+    def _stir_soon(self) -> None:
+        """Stir when kafka-python has dealt with an answer: a coroutine that awaits it goes on in the next round."""
+        net = self._engine.net
+        if not net._closed:
+            net.call_soon(lambda: net.call_soon(self.stir))
 
     async def _join(self, request: Any, node_id: int, timeout_ms: float) -> Any:
         """Join with the metadata of every topic at hand; kafka-python loses that race about once in twenty.
@@ -232,6 +282,7 @@ class ConsumerManager(ManagerView):
 
     def end_waits(self) -> None:
         """Let all that a poll waits for time out now; in any other call, a wait that ended would be an error."""
+        self.stir()
         if self._interrupt.poller is None:
             return
         for wait in list(self._waits):

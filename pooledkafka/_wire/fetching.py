@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kafka.consumer.fetcher import FetchMetadata, FetchRequestData, FetchSessionHandler
@@ -41,8 +41,12 @@ class SharedFetching:
         self.logical_fetches = 0
         self.wire_fetches = 0
 
-    def send(self, owner: int, request: Any, node_id: int) -> Future:
-        """Answer one consumer's FetchRequest from what is read for all; it is never forwarded as it is."""
+    def send(self, owner: int, request: Any, node_id: int, answered: Callable[[], None]) -> Future:
+        """Answer one consumer's FetchRequest from what is read for all; it is never forwarded as it is.
+
+        Nothing to tell is no answer: the future waits on after ``max_wait_ms`` until ``release``, unless the broker
+        cannot be reached. ``answered`` is called when all that waited for the future has heard of it.
+        """
         self.logical_fetches += 1
         key = (node_id, int(request.isolation_level), request.rack_id or "")
         route = self._routes.get(key)
@@ -51,7 +55,12 @@ class SharedFetching:
             taken = {other.number for (node, _, _), other in self._routes.items() if node == node_id}
             number = next(n for n in range(len(taken) + 1) if n not in taken)
             route = self._routes[key] = Route(self, self._net, self._manager, key, number)
-        return route.submit(owner, request)
+        return route.submit(owner, request, answered)
+
+    def release(self, owner: int) -> None:
+        """Answer all fetches of a consumer now, without records."""
+        for route in self._routes.values():
+            route.release(owner)
 
     def forget(self, owner: int) -> None:
         """A consumer has gone."""
@@ -105,7 +114,7 @@ class Route:
     def idle(self) -> bool:
         return self._multiplexer.idle
 
-    def submit(self, owner: int, request: Any) -> Future:
+    def submit(self, owner: int, request: Any, answered: Callable[[], None]) -> Future:
         partitions = {
             TopicPartition(topic.topic, p.partition): Position(
                 p.fetch_offset, p.current_leader_epoch, p.last_fetched_epoch, p.partition_max_bytes
@@ -116,10 +125,29 @@ class Route:
         now = time.monotonic()
         future = Future()
         deadline = now + request.max_wait_ms / 1000
-        fetch = LogicalFetch(owner, partitions, deadline, request.min_bytes, request.max_bytes, context=future)
+        fetch = LogicalFetch(
+            owner,
+            partitions,
+            deadline,
+            request.min_bytes,
+            request.max_bytes,
+            patient=True,
+            context=(future, answered),
+        )
         self._multiplexer.submit(fetch, now)
         self._step_soon()
         return future
+
+    def release(self, owner: int) -> None:
+        fetch = self._multiplexer.release(owner)
+        if fetch is not None:
+            self._answer(fetch, {})
+            self._step_soon()
+
+    def _answer(self, fetch: LogicalFetch, answers: dict[TopicPartition, Any]) -> None:
+        future, answered = fetch.context
+        future.success(self._response(answers))
+        answered()
 
     def forget(self, owner: int) -> None:
         self.left_at = time.monotonic()
@@ -150,7 +178,7 @@ class Route:
         for wire in requests:
             self._send(wire, now)
         for fetch, answers in completions:
-            fetch.context.success(self._response(answers))
+            self._answer(fetch, answers)
         self._fetching.room_again()
         if wake_at is not None and wake_at < self._wake_at:
             self._wake_at = wake_at

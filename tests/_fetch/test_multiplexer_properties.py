@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -14,8 +15,8 @@ from tests._fetch.simulated_log import SimulatedBroker, SimulatedLog, join, offs
 
 PARTITIONS = [TopicPartition("t", n) for n in range(3)]
 READERS = [1, 2, 3, 4]
-BUDGET = 2_000
-MAX_BYTES = 400
+BUDGET = 1_200
+MAX_BYTES = 1_000
 LIMITS = Limits(max_bytes=1_500, idle_s=3.0)
 
 partitions = st.sampled_from(PARTITIONS)
@@ -58,7 +59,7 @@ class Machine(RuleBasedStateMachine):
                 self.positions[fetch.reader][partition] = offsets[-1] + 1
                 assert offsets[-1] < self.broker.logs[partition].end
 
-    @rule(partition=partitions, count=st.integers(1, 5))
+    @rule(partition=partitions, count=st.integers(1, 20))
     def produce(self, partition: TopicPartition, count: int) -> None:
         self.broker.logs[partition].append(count)
 
@@ -67,14 +68,17 @@ class Machine(RuleBasedStateMachine):
         chosen=st.sets(partitions, min_size=1),
         wait=st.floats(0, 1),
         min_bytes=st.sampled_from([1, 1, 300]),
+        patient=st.booleans(),
     )
-    def fetch(self, reader: int, chosen: set[TopicPartition], wait: float, min_bytes: int) -> None:
-        wanted = {p: Position(self.positions[reader][p], partition_max_bytes=MAX_BYTES) for p in chosen}
-        self.waiting[reader] = fetch = LogicalFetch(
-            reader, wanted, self.now + wait, min_bytes=min_bytes, max_bytes=1_000
-        )
-        self.machine.submit(fetch, self.now)
+    def fetch(self, reader: int, chosen: set[TopicPartition], wait: float, min_bytes: int, patient: bool) -> None:
+        self.submit(reader, chosen, wait, min_bytes, patient)
         self.step()
+
+    @rule(reader=readers, at_once=st.booleans())
+    def release(self, reader: int, at_once: bool) -> None:
+        assert self.machine.release(reader) is self.waiting.pop(reader, None)
+        if at_once:
+            self.step()
 
     @rule(reader=readers, partition=partitions, data=st.data())
     def seek(self, reader: int, partition: TopicPartition, data: Any) -> None:
@@ -101,6 +105,7 @@ class Machine(RuleBasedStateMachine):
         self.wires.remove(wire)
         self.machine.failed(wire, self.now)
         self.step()
+        assert all(fetch.deadline > self.now for fetch in self.waiting.values()), "they may find another leader"
 
     @rule(partition=partitions, error=st.sampled_from([0, 0, 6]))
     def set_error(self, partition: TopicPartition, error: int) -> None:
@@ -111,31 +116,40 @@ class Machine(RuleBasedStateMachine):
         self.now += seconds
         self.step()
 
+    @rule(chosen=st.sets(readers, min_size=1), min_bytes=st.sampled_from([1, 1, 300]), patient=st.booleans())
+    def come_to_rest(self, chosen: set[int], min_bytes: int, patient: bool) -> None:
+        """Some read on as consumers do, long enough to have come to the end and to be told so."""
+        for _ in range(6):
+            for reader in chosen - set(self.waiting):
+                self.submit(reader, PARTITIONS, 0.5, min_bytes, patient)
+            self.step()
+            self.serve(seconds=0.25)
+
     @invariant()
     def read_ahead_is_bounded(self) -> None:
         # One response for each connection may be on its way when the bound is met.
         assert 0 <= self.read_ahead.used <= BUDGET + 2 * (LIMITS.max_bytes + 3 * 512)
 
+    @invariant()
+    def only_the_patient_wait_beyond_their_deadline_and_only_where_something_will_come(self) -> None:
+        for reader, fetch in self.waiting.items():
+            if fetch.deadline > self.now:
+                continue
+            assert fetch.patient
+            for partition in fetch.partitions:
+                stream = self.machine._places[reader][partition]
+                cursor = stream.cursors.get(reader)
+                assert cursor is not None, "it was left behind"
+                assert cursor.waiting is fetch
+                assert not stream.has_for(cursor), "there is something to tell"
+
     def teardown(self) -> None:
-        """Without errors, everybody gets to the end of every log."""
+        """Without errors, whoever waits is answered, and everybody gets to the end of every log."""
         for log in self.broker.logs.values():
             log.error = 0
-        for _ in range(2_000):
-            if all(self.positions[r][p] == log.end for r in READERS for p, log in self.broker.logs.items()):
-                break
-            for reader in READERS:
-                if reader not in self.waiting:
-                    wanted = {p: Position(o, partition_max_bytes=MAX_BYTES) for p, o in self.positions[reader].items()}
-                    self.waiting[reader] = LogicalFetch(reader, wanted, self.now + 0.5)
-                    self.machine.submit(self.waiting[reader], self.now)
-            self.step()
-            for wire in self.wires[:]:
-                self.wires.remove(wire)
-                self.machine.answered(wire, self.broker.answer(wire), self.now)
-            self.now += 0.01
-            self.step()
-        else:
-            raise AssertionError("somebody never got to the end")
+        self.step()
+        self.check_that_those_who_still_wait_have_come_to_the_end()
+        self.check_that_everybody_gets_to_the_end()
         for reader in READERS:
             self.machine.forget(reader)
         for wire in self.wires[:]:
@@ -143,8 +157,45 @@ class Machine(RuleBasedStateMachine):
         assert self.read_ahead.used == 0
         assert self.machine.idle
 
+    def check_that_those_who_still_wait_have_come_to_the_end(self) -> None:
+        for _ in range(30):  # well over the longest wait and the longest backoff
+            self.serve(seconds=0.1)
+        for fetch in self.waiting.values():
+            assert fetch.patient
+            for partition, position in fetch.partitions.items():
+                assert position.fetch_offset == self.broker.logs[partition].end, "there is something to tell"
+
+    def check_that_everybody_gets_to_the_end(self) -> None:
+        for reader in READERS:  # those who wait do not all wait for all partitions
+            self.machine.release(reader)
+        self.waiting.clear()
+        for _ in range(2_000):
+            if all(self.positions[r][p] == log.end for r in READERS for p, log in self.broker.logs.items()):
+                return
+            for reader in READERS:
+                if reader not in self.waiting:
+                    self.submit(reader, PARTITIONS, 0.5, min_bytes=1, patient=reader % 2 == 0)
+            self.step()
+            self.serve(seconds=0.01)
+        raise AssertionError("somebody never got to the end")
+
+    def submit(self, reader: int, chosen: Iterable[TopicPartition], wait: float, min_bytes: int, patient: bool) -> None:
+        wanted = {p: Position(self.positions[reader][p], partition_max_bytes=MAX_BYTES) for p in chosen}
+        self.waiting[reader] = fetch = LogicalFetch(
+            reader, wanted, self.now + wait, min_bytes=min_bytes, max_bytes=1_000, patient=patient
+        )
+        self.machine.submit(fetch, self.now)
+
+    def serve(self, seconds: float) -> None:
+        """The broker answers all that is asked, and time passes."""
+        for wire in self.wires[:]:
+            self.wires.remove(wire)
+            self.machine.answered(wire, self.broker.answer(wire), self.now)
+        self.now += seconds
+        self.step()
+
 
 TestMultiplexer = Machine.TestCase
 TestMultiplexer.settings = settings(
-    max_examples=300, stateful_step_count=60, deadline=None, phases=[Phase.generate, Phase.explicit]
+    max_examples=200, stateful_step_count=60, deadline=None, phases=[Phase.generate, Phase.explicit]
 )

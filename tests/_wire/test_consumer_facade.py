@@ -105,6 +105,12 @@ def wired(engine: Engine) -> Iterator[WiredConsumer]:
 def passes(wired: WiredConsumer, one_pass: Callable[[], Any]) -> None:
     """Let this be what the consumer does in one pass of a poll."""
     wired._pass = lambda *_, **__: one_pass()
+    never_idles(wired)
+
+
+def never_idles(wired: WiredConsumer) -> None:
+    """Make every pass, though there is nothing to do."""
+    wired._idling._nothing_to_do = lambda: False  # type: ignore[method-assign]
 
 
 def wait_in_poll(wired: WiredConsumer, future: Future) -> Any:
@@ -126,17 +132,22 @@ def test_an_interrupt_ends_a_poll_that_waits(wired: WiredConsumer) -> None:
     assert not future.is_done, "what it waited for stays in flight, to be taken up again"
 
 
+class NoticedEvent(threading.Event):
+    """Tells that somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited_for.set()
+        return super().wait(timeout)
+
+
 def test_an_interrupt_ends_a_poll_that_has_nothing_to_wait_for(wired: WiredConsumer) -> None:
-    started = threading.Event()
-    one_pass = wired._pass
-
-    def kafka_pythons_own(*args: Any, **kwargs: Any) -> Any:
-        started.set()
-        return one_pass(*args, **kwargs)
-
-    wired._pass = kafka_pythons_own
+    wired._idling._stirred = stirred = NoticedEvent()
     poll = Call(lambda: wired.polling(wired.kafka.poll, timeout_ms=600_000))  # no group, no partition
-    assert started.wait(5)
+    assert stirred.waited_for.wait(5)
     wired.interrupt()
     assert isinstance(poll.ended().error, Interrupted)
 
@@ -204,6 +215,7 @@ def test_no_record_is_lost_by_an_interrupt(wired: WiredConsumer) -> None:
         return (taken.pop() if taken else {}), False
 
     wired.kafka._fetcher.fetched_records = take
+    never_idles(wired)
     assert wired.polling(wired.kafka.poll, timeout_ms=600_000) == {"partition": ["record"]}
     with pytest.raises(Interrupted):
         wired.polling(wired.kafka.poll, timeout_ms=600_000)

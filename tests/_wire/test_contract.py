@@ -6,8 +6,11 @@ When a new release of kafka-python fails one of these, its message says where th
 from __future__ import annotations
 
 import inspect
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import kafka
@@ -24,11 +27,13 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection, SaslReauthenticator
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaTCPTransport
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
 from kafka.protocol.consumer import HeartbeatRequest
 from kafka.structs import OffsetAndMetadata, TopicPartition
+from kafka.util import Timer
 
 from pooledkafka._wire.compat import check_kafka_python
 from tests.scripted_broker import VERSION, ScriptedBroker, metadata_answer
@@ -165,6 +170,238 @@ def test_a_pass_that_has_records_returns_them_without_another_wait() -> None:
         "self._net.run(self._manager.wait_for, wakeup, timeout_ms) except Errors.KafkaTimeoutError: pass",
         where="consumer_facade: an interrupt must not lose records",
     )
+
+
+# -- what an idle poll looks at ----------------------------------------------------------------------------------------
+
+
+def consumer_in_group() -> Any:
+    stage = Stage()
+    return KafkaConsumer(kafka_client=lambda **_: stage.client, group_id="g")
+
+
+def test_a_pass_is_given_its_timer_first_and_does_what_an_idle_poll_looks_for() -> None:
+    assert list(inspect.signature(KafkaConsumer._poll_once).parameters)[:2] == ["self", "timer"], (
+        "clients.WiredConsumer._checked_pass"
+    )
+    says(
+        KafkaConsumer._poll_once,
+        "self._coordinator.poll(timeout_ms=timer.timeout_ms)",
+        "self._refresh_committed_offsets(timeout_ms=timer.timeout_ms)",
+        "self._fetcher.reset_offsets_if_needed()",
+        "self._fetcher.maybe_validate_positions()",
+        "self._fetcher.validate_offsets_if_needed()",
+        "records, idle = self._fetcher.fetch_records( max_records, update_offsets=update_offsets, "
+        "timeout_ms=poll_timeout_ms)",
+        where="idling.Idling: whatever a pass does beyond these, an idle poll has to look for",
+    )
+    assert source(KafkaConsumer._poll_once).count("self._fetcher.") == 4, "idling.Idling: a pass does more than that"
+    assert source(KafkaConsumer._poll_once).count("self._coordinator.") == 2, (
+        "idling.Idling: a pass does more than that"
+    )
+
+
+def test_a_timer_says_how_much_is_left_and_whether_that_is_nothing() -> None:
+    assert Timer(0).expired is True, "clients.WiredConsumer._checked_pass"
+    assert Timer(0).timeout_ms == 0
+    assert Timer(600_000).expired is False
+    left = Timer(600_000).timeout_ms
+    assert isinstance(left, int), "it is rounded down: see _checked_pass, which adds one"
+    assert 0 < left < 600_000
+    assert Timer(float("inf")).timeout_ms == float("inf"), "the iterator's"
+
+
+def test_fetching_records_is_made_of_the_steps_that_take_its_place() -> None:
+    where = "idling.Idling.fetch_records, which takes the place of this"
+    assert list(inspect.signature(Fetcher.fetch_records).parameters) == [
+        "self", "max_records", "update_offsets", "timeout_ms",
+    ], where  # fmt: skip
+    assert list(inspect.signature(Fetcher.fetched_records).parameters) == ["self", "max_records", "update_offsets"]
+    assert list(inspect.signature(Fetcher.send_fetches).parameters) == ["self"]
+    says(
+        Fetcher.fetch_records,
+        "records, partial = self.fetched_records( max_records, update_offsets=update_offsets)",
+        "if not partial:",
+        "self.send_fetches()",
+        "return records, True",
+        where=where,
+    )
+
+
+def test_a_fetcher_at_rest_holds_nothing() -> None:
+    fetcher = consumer_in_group()._fetcher
+    where = "idling.Idling._fetcher_is_quiet"
+    has(
+        fetcher, "_completed_fetches", "_next_partition_records", "_next_in_line_exception_metadata",
+        "_cached_list_offsets_exception", "_cached_log_truncation", "_paused_completed_fetches",
+        "_paused_partition_records", "_nodes_with_pending_fetch_requests",
+        where=where,
+    )  # fmt: skip
+    assert len(fetcher._completed_fetches) == 0, where
+    for name in ("_next_partition_records", "_next_in_line_exception_metadata", "_cached_list_offsets_exception"):
+        assert getattr(fetcher, name) is None, f"{where}: {name}"
+    assert fetcher._cached_log_truncation is None, where
+    assert fetcher._paused_completed_fetches == fetcher._paused_partition_records == {}, f"{where}: by partition"
+    assert fetcher._nodes_with_pending_fetch_requests == set(), "idling.Idling._make_room"
+
+
+def test_what_a_fetcher_has_at_hand_is_where_an_idle_poll_looks_for_it() -> None:
+    where = "idling.Idling._fetcher_is_quiet"
+    says(
+        Fetcher.fetched_records,
+        "if self._next_in_line_exception_metadata is not None:",
+        "for tp in list(self._paused_completed_fetches): if not self._subscriptions.is_paused(tp):",
+        "if self._next_partition_records is None: for tp in list(self._paused_partition_records):",
+        "completion = self._completed_fetches.popleft()",
+        where=where,
+    )
+    says(Fetcher._handle_fetch_response, "self._completed_fetches.append(completed_fetch)", where=where)
+    says(
+        Fetcher.reset_offsets_if_needed,
+        "exc, self._cached_list_offsets_exception = self._cached_list_offsets_exception, None",
+        where=where,
+    )
+    says(
+        Fetcher.validate_offsets_if_needed,
+        "exc, self._cached_log_truncation = self._cached_log_truncation, None",
+        where=where,
+    )
+    has(Fetcher.PartitionRecords, "__bool__", where=where + " and clients: records read to their end count as none")
+
+
+def test_a_node_is_sent_one_fetch_at_a_time() -> None:
+    where = "idling.Idling._make_room, which ends the one that is in the way"
+    says(Fetcher._create_fetch_requests, "elif node_id in self._nodes_with_pending_fetch_requests:", where=where)
+    says(
+        Fetcher._send_fetches_async,
+        "self._nodes_with_pending_fetch_requests.add(node_id)",
+        "future.add_callback(self._handle_fetch_response, ",
+        "future.add_both(self._clear_pending_fetch_request, node_id)",
+        where="idling.Idling and consumer_facade._fetch: when a fetch is answered, its records are there at once",
+    )
+    says(Fetcher._clear_pending_fetch_request, "self._nodes_with_pending_fetch_requests.remove(node_id)", where=where)
+
+
+def test_what_is_fetched_from_where_can_be_asked() -> None:
+    says(
+        Fetcher._create_fetch_requests,
+        "for tp in self._fetchable_partitions(): node_id = self._select_read_replica(tp) "
+        "position = self._subscriptions.assignment[tp].position",
+        "fetch_offset=position.offset",
+        where="idling.Idling._unfetched, which compares just these with what is on its way",
+    )
+    consumer = consumer_in_group()
+    partition = TopicPartition("orders", 0)
+    consumer._fetcher._manager.cluster.update_metadata(metadata_answer({"orders": 1}))
+    consumer._subscription.assign_from_user([partition])
+    assert consumer._fetcher._fetchable_partitions() == [], "idling.Idling._unfetched: it has no position"
+    consumer._subscription.seek(partition, 5)
+    assert consumer._fetcher._fetchable_partitions() == [partition]
+    assert consumer._fetcher._select_read_replica(partition) == 1, "idling.Idling._unfetched: the node's id"
+    assert consumer._subscription.assignment[partition].position.offset == 5
+    with pytest.raises(KeyError):
+        consumer._fetcher._select_read_replica(TopicPartition("gone", 0))
+
+
+def test_an_idle_poll_can_have_positions_marked_for_validation() -> None:
+    assert list(inspect.signature(Fetcher.maybe_validate_positions).parameters) == ["self"], (
+        "idling.Idling._fetcher_is_quiet"
+    )
+    assert "_manager.run(" not in source(Fetcher.maybe_validate_positions), "an idle poll makes no round trip"
+    assert "_net.run(" not in source(Fetcher.maybe_validate_positions), "an idle poll makes no round trip"
+
+
+def test_a_partitions_state_says_why_it_cannot_be_fetched() -> None:
+    where = "idling.Idling._fetcher_is_quiet"
+    state = SubscriptionState("latest")
+    partition = TopicPartition("orders", 0)
+    state.assign_from_user([partition])
+    one = state.assignment[partition]
+    assert one.has_valid_position is False, where
+    state.seek(partition, OffsetAndMetadata(5, "", 3))
+    assert (one.has_valid_position, one.awaiting_validation, one._pending_revocation, one.paused) == (
+        True, False, False, False,
+    ), where  # fmt: skip
+    state.pause(partition)
+    assert one.paused is True, where
+    state.resume(partition)
+    state.mark_pending_revocation([partition])
+    assert one._pending_revocation is True, where
+    state.assign_from_user([])
+    state.assign_from_user([partition])
+    one = state.assignment[partition]
+    state.seek(partition, OffsetAndMetadata(5, "", 3))
+    state.maybe_validate_position_for_current_leader(partition, 4)
+    assert one.awaiting_validation is True, where
+    says(
+        type(one).is_fetchable,
+        "not self.paused and not self._pending_revocation and self.has_valid_position "
+        "and not self._awaiting_validation",
+        where=where + ": what else keeps it from being fetched has to be looked at too",
+    )
+
+
+def test_a_coordinator_says_what_a_pass_would_do() -> None:
+    where = "idling.Idling._group_is_quiet"
+    coordinator = consumer_in_group()._coordinator
+    assert len(coordinator.completed_offset_commits) == 0, where
+    assert isinstance(coordinator.next_auto_commit_deadline, float), "idling.Idling.wait: on the monotonic clock"
+    assert abs(coordinator.next_auto_commit_deadline - time.monotonic()) < 60, "idling.Idling.wait"
+    assert coordinator.coordinator_unknown() is True, where
+    coordinator._subscription.subscribe(topics=["orders"])
+    assert coordinator.need_rejoin() is True, where
+    says(
+        ConsumerCoordinator.poll,
+        "self._invoke_completed_offset_commit_callbacks()",
+        "if not self.ensure_coordinator_ready(timeout_ms=timer.timeout_ms):",
+        "if self._use_group_apis and self._subscription.partitions_auto_assigned(): if self.need_rejoin():",
+        "self.poll_heartbeat() self._maybe_auto_commit_offsets_async() return True",
+        where=where + ": whatever it does beyond these, an idle poll has to look for",
+    )
+    says(
+        ConsumerCoordinator._invoke_completed_offset_commit_callbacks,
+        "while self.completed_offset_commits:",
+        where=where,
+    )
+    says(
+        ConsumerCoordinator._maybe_auto_commit_offsets_async,
+        "time.monotonic() > self.next_auto_commit_deadline: "
+        "self.next_auto_commit_deadline = time.monotonic() + self.auto_commit_interval",
+        where="idling.Idling.wait: a commit that was due is not due any more after the pass",
+    )
+
+
+def test_an_idle_poll_can_say_that_its_consumer_is_alive() -> None:
+    coordinator = consumer_in_group()._coordinator
+    coordinator.heartbeat.last_poll = 0.0
+    coordinator.poll_heartbeat()
+    assert coordinator.heartbeat.last_poll > 0, "idling.Idling.wait: max_poll_interval_ms runs from here"
+    coordinator._heartbeat_loop_future = Future().failure(KafkaTimeoutError())
+    with pytest.raises(KafkaTimeoutError):  # idling.Idling.wait passes it on
+        coordinator.poll_heartbeat()
+    says(
+        BaseCoordinator._maybe_start_heartbeat_loop,
+        "self._heartbeat_loop_future = self._manager.call_soon(self._heartbeat_loop)",
+        where="consumer_facade.call_soon: a loop that ends stirs the poll, which raises its error",
+    )
+
+
+def test_what_runs_by_itself_is_started_where_its_end_is_heard_of() -> None:
+    where = "consumer_facade.ConsumerManager.call_soon, whose end stirs an idle poll"
+    says(Fetcher.reset_offsets_if_needed, "self._reset_task = self._manager.call_soon(", where=where)
+    says(Fetcher.validate_offsets_if_needed, "self._validation_task = self._manager.call_soon(", where=where)
+    says(
+        ConsumerCoordinator._do_commit_offsets_async,
+        "future = self._manager.call_soon(self._send_offset_commit_request, offsets) "
+        "future.add_both(lambda res: self.completed_offset_commits.appendleft(",
+        where=where,
+    )
+
+
+def test_an_idle_poll_finds_its_configuration() -> None:
+    config = consumer_in_group().config
+    for name in ("enable_auto_commit", "group_id", "heartbeat_interval_ms", "retry_backoff_ms"):
+        assert name in config, f"idling.Idling reads {name}"
 
 
 # -- what the clients do with the manager ------------------------------------------------------------------------------
@@ -586,3 +823,16 @@ def test_a_poll_can_leave_the_position_where_it_is_and_reads_again_from_where_it
 def test_where_to_start_is_a_strategy_of_the_subscription() -> None:
     for name, strategy in (("earliest", OffsetResetStrategy.EARLIEST), ("latest", OffsetResetStrategy.LATEST)):
         assert SubscriptionState(name)._default_offset_reset_strategy == strategy, "see WiredConsumer.subscribe"
+
+
+def test_a_transport_receives_through_one_method_and_may_have_both_data_and_the_end() -> None:
+    assert "self._sock_recv()" in inspect.getsource(KafkaTCPTransport._read_from_sock), (
+        "SharedManager wraps _sock_recv, so that what came right before the end of a connection is not thrown away"
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.sendall(b"last words")
+        theirs.shutdown(socket.SHUT_WR)
+        data, error = KafkaTCPTransport._sock_recv(SimpleNamespace(_sock=ours))
+    assert (data, type(error)) == (b"last words", KafkaConnectionError), "_last_words expects both at once"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -87,7 +88,14 @@ class World:
         self.net, self.manager = Net(self.clock), Manager()
         self.fetching = SharedFetching(self.net, cast("Any", self.manager), 10**8)
 
-    def fetch(self, owner: int, isolation: int = 0, offset: int = 0, max_wait_ms: int = 500) -> Future:
+    def fetch(
+        self,
+        owner: int,
+        isolation: int = 0,
+        offset: int = 0,
+        max_wait_ms: int = 500,
+        answered: Callable[[], None] = lambda: None,
+    ) -> Future:
         request = FetchRequest(
             max_wait_ms=max_wait_ms,
             min_bytes=1,
@@ -112,7 +120,7 @@ class World:
             forgotten_topics_data=[],
             rack_id="",
         )
-        future = self.fetching.send(owner, request, 1)
+        future = self.fetching.send(owner, request, 1, answered)
         self.net.run()
         return future
 
@@ -225,3 +233,60 @@ def test_an_idle_consumer_costs_the_same_after_ten_minutes(world: World, monkeyp
             by_minute.append(steps)
             steps = 0
     assert by_minute[-1] <= 2 * by_minute[0], f"steps of the multiplexer by minute: {by_minute}"
+
+
+def at_rest(world: World, owner: int) -> Future:
+    """A fetch of a consumer that has been told all there is."""
+    world.fetch(owner)
+    for _ in range(3):
+        world.net.run(0.3)
+        world.answer_all()
+    future = world.fetch(owner)
+    for _ in range(10):
+        world.net.run(0.5)
+        world.answer_all()
+    assert not future.is_done, "having nothing to tell is no answer"
+    return future
+
+
+def test_a_fetch_with_nothing_to_tell_waits_until_it_is_released(world: World) -> None:
+    future = at_rest(world, 1)
+    world.fetching.release(1)
+    assert future.value.responses == []
+    world.fetching.release(1)
+    again = world.fetch(1)
+    world.answer_all()
+    assert not again.is_done
+
+
+def test_a_release_is_of_all_fetches_of_one_consumer(world: World) -> None:
+    mine = [world.fetch(1, isolation=isolation) for isolation in (0, 1)]
+    anothers = world.fetch(2)
+    world.fetching.release(1)
+    assert [future.value.responses for future in mine] == [[], []]
+    assert not anothers.is_done
+
+
+@pytest.mark.parametrize("how", ["answered", "released"])
+def test_who_sent_a_fetch_hears_of_its_answer_after_all_others(world: World, how: str) -> None:
+    in_order: list[str] = []
+    future = world.fetch(1, max_wait_ms=0, answered=lambda: in_order.append("answered"))
+    future.add_callback(lambda _: in_order.append("told"))
+    if how == "answered":
+        world.answer_all()
+    else:
+        world.fetching.release(1)
+    assert in_order == ["told", "answered"]
+
+
+def test_what_a_released_consumer_waited_for_is_not_lost(world: World) -> None:
+    """The multiplexer goes on with what others wait for, and with what the release leaves to it."""
+    at_rest(world, 1)
+    other = at_rest(world, 2)
+    world.fetching.release(1)
+    world.net.run()
+    for _ in range(3):
+        world.net.run(0.5)
+        world.answer_all()
+    assert world.open(), "nothing is fetched for the other one any more"
+    assert not other.is_done

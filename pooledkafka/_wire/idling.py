@@ -1,0 +1,155 @@
+"""Lets a poll with nothing to do wait on one event."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kafka.structs import TopicPartition
+
+__all__ = ["Idling"]
+
+
+class Idling:
+    """Says when a pass of a consumer's poll would find nothing to do, and waits until that changes.
+
+    kafka-python's pass asks the event loop for the coordinator, for fetches and for a wait, a round trip between
+    threads each, and while a heartbeat is due it does not wait at all: fifty idle consumers keep a third of a core
+    busy. Here a poll looks once; what it saw holds until it is *stirred*: by an answer to one of its requests, new
+    metadata, an interrupt, or a call of its user. Heartbeats go on by themselves, on the event loop.
+
+    For the polling thread, but for ``stir``.
+
+    Args:
+        consumer: kafka-python's.
+        fetching: what its fetches in flight wait for: each partition's node and offset. Changed on the I/O thread.
+        release: ends those fetches, from any thread, so that others can be sent.
+        check: raises where the poll was asked to end.
+    """
+
+    def __init__(
+        self,
+        consumer: Any,
+        fetching: Mapping[TopicPartition, tuple[int, int]],
+        release: Callable[[], None],
+        check: Callable[[], None],
+    ) -> None:
+        self._subscription = consumer._subscription
+        self._fetcher = consumer._fetcher
+        self._coordinator = consumer._coordinator
+        self._commits = bool(consumer.config["enable_auto_commit"])
+        self._in_group = consumer.config["group_id"] is not None
+        self._look_again_s = consumer.config["heartbeat_interval_ms"] / 1000
+        self._retry_ms = consumer.config["retry_backoff_ms"]
+        self._fetching = fetching
+        self._release = release
+        self._check = check
+        # Set by whoever changes anything, after the change; taken back by the polling thread before it looks. So a
+        # change that comes while it looks is never missed: at the worst it looks twice.
+        self._stirred = threading.Event()
+        self._quiet_until = 0.0  # the polling thread's: what it saw last was that nothing is to do; 0.0: something was
+
+    def stir(self) -> None:
+        """Something may be there to do; from any thread."""
+        self._stirred.set()
+
+    def wait(self, timeout_ms: float) -> bool:
+        """Wait while there is nothing to do, at most ``timeout_ms``; False at once where there is something."""
+        now = time.monotonic()
+        if self._stirred.is_set() or now >= self._quiet_until:
+            self._quiet_until = 0.0
+            self._stirred.clear()
+            self._check()
+            if not self._nothing_to_do():
+                return False
+            # Not for ever: a preferred replica expires without telling anybody.
+            self._quiet_until = now + self._look_again_s
+        until = self._quiet_until
+        if self._in_group:
+            if self._commits:
+                until = min(until, self._coordinator.next_auto_commit_deadline)
+                if until <= now:
+                    return False
+            self._coordinator.poll_heartbeat()  # the consumer is alive
+        self._wait_for_stir(min(timeout_ms / 1000, until - now))
+        return True
+
+    def fetch_records(
+        self, max_records: int | None = None, update_offsets: bool = True, timeout_ms: float | None = None
+    ) -> tuple[Any, bool]:
+        """In place of the fetcher's own, whose wait hears only of fetches: what else is done meanwhile would wait too.
+
+        Never says that there is nothing to wait for, upon which kafka-python would sleep.
+        """
+        fetcher = self._fetcher
+        records, partial = fetcher.fetched_records(max_records, update_offsets=update_offsets)
+        if not partial:
+            self._make_room(self._unfetched())
+            fetcher.send_fetches()
+        if not records:
+            # What is to do now may have to wait for a time, as a broker that cannot be reached, without being told.
+            wait_ms = self._retry_ms if timeout_ms is None else min(timeout_ms, self._retry_ms)
+            self._wait_for_stir(wait_ms / 1000)
+            records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
+        return records, False
+
+    def _wait_for_stir(self, timeout_s: float) -> None:
+        if timeout_s > 0:
+            self._stirred.wait(timeout_s)
+        else:
+            time.sleep(0)  # a loop of polls that do not wait must let the I/O thread run
+
+    def _nothing_to_do(self) -> bool:
+        return self._group_is_quiet() and self._fetcher_is_quiet()
+
+    def _group_is_quiet(self) -> bool:
+        coordinator = self._coordinator
+        if not self._in_group:
+            return True
+        if coordinator.completed_offset_commits or coordinator.coordinator_unknown():
+            return False
+        return not (self._subscription.partitions_auto_assigned() and coordinator.need_rejoin())
+
+    def _fetcher_is_quiet(self) -> bool:
+        fetcher = self._fetcher
+        if (
+            fetcher._completed_fetches
+            or fetcher._next_partition_records
+            or fetcher._next_in_line_exception_metadata is not None
+            or fetcher._cached_list_offsets_exception is not None
+            or fetcher._cached_log_truncation is not None
+        ):
+            return False
+        fetcher.maybe_validate_positions()
+        states = dict(self._subscription.assignment)
+        for state in states.values():
+            if not state.has_valid_position or state.awaiting_validation or state._pending_revocation:
+                return False
+        for buffered in (*fetcher._paused_completed_fetches, *fetcher._paused_partition_records):
+            if buffered not in states or not states[buffered].paused:
+                return False
+        if not states.keys() >= set(self._fetching):
+            self._release()  # else a broker would be asked for what nobody reads
+        unfetched = self._unfetched()
+        self._make_room(unfetched)
+        return not unfetched
+
+    def _unfetched(self) -> set[int | None]:
+        """The nodes to which a fetch is to be sent now."""
+        fetcher, states = self._fetcher, self._subscription.assignment
+        nodes = set()
+        for partition in fetcher._fetchable_partitions():
+            try:
+                place = (fetcher._select_read_replica(partition), states[partition].position.offset)
+            except KeyError:  # without a group, new metadata may take a partition away at any moment
+                return {None}
+            if self._fetching.get(partition) != place:
+                nodes.add(place[0])
+        return nodes
+
+    def _make_room(self, unfetched: set[int | None]) -> None:
+        # kafka-python sends a node one fetch at a time: what is in flight to it keeps back what is to be fetched now.
+        if unfetched & self._fetcher._nodes_with_pending_fetch_requests:
+            self._release()

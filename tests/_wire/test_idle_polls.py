@@ -1,0 +1,285 @@
+"""Idle polls of a real KafkaConsumer over an engine and a scripted broker: what wakes them, and what they let go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kafka.errors import KafkaError
+from kafka.future import Future
+from kafka.protocol.consumer import FetchRequest, HeartbeatRequest, HeartbeatResponse
+
+from pooledkafka._wire import Interrupted
+from pooledkafka._wire.engine import Engine
+from tests._wire.reading import ORDERS, Log, Reading, connected, metadata
+from tests._wire.test_consumer_facade import Call, NoticedEvent, new_consumer, settle
+from tests.scripted_broker import ScriptedBroker
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def engine(broker: ScriptedBroker, log: Log) -> Iterator[Engine]:
+    with connected(broker, log) as engine:
+        yield engine
+
+
+@pytest.fixture
+def reading(engine: Engine) -> Iterator[Reading]:
+    reading = Reading(engine, ORDERS)
+    yield reading
+    reading.close()
+
+
+# -- doing nothing -----------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_poll_makes_no_pass_and_no_fetch(reading: Reading, engine: Engine) -> None:
+    reading.come_to_rest()
+    fetches = engine.fetching.logical_fetches
+    assert reading.poll(200) == {}, "ten times fetch_max_wait_ms"
+    assert reading.passes == 0
+    assert engine.fetching.logical_fetches == fetches
+
+
+def test_an_idle_poll_without_time_returns_at_once(reading: Reading) -> None:
+    reading.come_to_rest()
+    reading.idling._stirred = stirred = NoticedEvent()
+    assert reading.poll(0) == {}
+    assert not stirred.waited_for.is_set()
+    assert reading.passes == 0
+
+
+@pytest.mark.parametrize(("expired", "waits_ms"), [(False, 1), (True, 0)])
+def test_the_last_part_of_a_millisecond_is_waited_out(reading: Reading, expired: bool, waits_ms: int) -> None:
+    waited: list[float] = []
+    reading.idling.wait = lambda timeout_ms: waited.append(timeout_ms) or True  # type: ignore[func-returns-value,method-assign]
+    assert reading.kafka._poll_once(SimpleNamespace(expired=expired, timeout_ms=0), 500) == {}
+    assert waited == [waits_ms]
+
+
+def test_a_record_ends_an_idle_poll(reading: Reading, log: Log) -> None:
+    reading.come_to_rest()
+    reading.idling._stirred = stirred = NoticedEvent()
+    poll = Call(lambda: reading.poll(600_000))
+    assert stirred.waited_for.wait(5)
+    log.append(0, count=2)
+    assert poll.ended().value == {ORDERS: [0, 1]}
+    assert reading.passes == 1
+
+
+def test_a_pass_hears_of_what_is_no_fetch(reading: Reading, log: Log) -> None:
+    reading.assign()
+    reading.come_to_rest()
+    reading.idling._retry_ms = 600_000
+    reading.idling._stirred = stirred = NoticedEvent()
+    fetch = Call(lambda: reading.idling.fetch_records(timeout_ms=600_000))
+    assert stirred.waited_for.wait(5)
+    reading.wired.stir()
+    assert fetch.ended().value == ({}, False), "it must not say that there is nothing to wait for"
+
+
+def test_a_pass_returns_what_comes_while_it_waits(reading: Reading, log: Log) -> None:
+    reading.come_to_rest()
+    reading.idling._retry_ms = 600_000
+    reading.idling._stirred = stirred = NoticedEvent()
+    fetch = Call(lambda: reading.idling.fetch_records(timeout_ms=600_000))
+    assert stirred.waited_for.wait(5)
+    log.append(0)
+    records, idle = fetch.ended().value
+    assert [each.offset for each in records[ORDERS]] == [0]
+    assert idle is False
+
+
+# -- what stirs --------------------------------------------------------------------------------------------------------
+
+
+def a_fetch_answered(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
+    log.append(0)
+
+
+def another_answer(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
+    broker.on(HeartbeatRequest, lambda request: HeartbeatResponse(version=request.API_VERSION, error_code=0))
+    request = HeartbeatRequest(group_id="billing", generation_id=1, member_id="me", group_instance_id=None)
+    reading.engine.net.run(lambda: reading.manager.send(request, 1) and None)
+
+
+def another_answer_that_is_none(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
+    reading.engine.net.run(lambda: reading.manager.send(HeartbeatRequest(), 7) and None)  # a node that nobody knows
+
+
+def a_task_that_ends(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
+    async def task() -> None:
+        raise KafkaError
+
+    reading.manager.call_soon(task)
+
+
+def new_metadata(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
+    reading.engine.net.run(reading.engine.manager.cluster.update_metadata, metadata(broker))
+
+
+def an_interrupt(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
+    reading.wired.interrupt()
+
+
+def a_sibling_that_joins(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
+    reading.engine.net.run(reading.manager.end_waits)
+
+
+def a_call_of_its_user(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
+    reading.wired.stir()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        a_fetch_answered,
+        another_answer,
+        another_answer_that_is_none,
+        a_task_that_ends,
+        new_metadata,
+        an_interrupt,
+        a_sibling_that_joins,
+        a_call_of_its_user,
+    ],
+)
+def test_what_could_give_it_something_to_do_stirs_it(
+    reading: Reading, broker: ScriptedBroker, log: Log, source: Callable[[Reading, ScriptedBroker, Log], None]
+) -> None:
+    reading.come_to_rest()
+    assert not reading.idling._stirred.is_set()
+    source(reading, broker, log)
+    assert reading.idling._stirred.wait(5)
+
+
+def test_subscribing_stirs_it(engine: Engine) -> None:
+    wired = new_consumer(engine)
+    try:
+        seen: list[Any] = []
+        wired.stir = lambda: seen.append(wired.kafka.subscription())  # type: ignore[method-assign]
+        wired.subscribe(None, lambda ident: None, None, topics=["orders"])
+        assert seen == [{"orders"}]
+    finally:
+        wired.close(autocommit=False, timeout_ms=1_000)
+
+
+def test_after_its_pool_has_ended_an_interrupt_stirs_it_and_there_is_nothing_to_release(engine: Engine) -> None:
+    wired = new_consumer(engine)
+    wired.close(autocommit=False, timeout_ms=1_000)
+    engine.stop()
+    wired._idling._stirred.clear()
+    wired.interrupt()
+    assert wired._idling._stirred.is_set()
+    wired._idling._release()
+
+
+def test_it_is_stirred_when_kafka_python_has_dealt_with_an_answer(reading: Reading, engine: Engine) -> None:
+    answer = Future()
+    engine.manager.send_on = lambda *_: answer  # type: ignore[method-assign]
+    in_order: list[str] = []
+    reading.manager.stir = lambda: in_order.append("stirred")
+
+    async def kafka_python() -> None:
+        await reading.manager.send(HeartbeatRequest(), 1)
+        in_order.append("dealt with")
+
+    engine.net.call_soon_with_future(kafka_python)
+    settle(engine)
+    assert in_order == []
+    engine.net.run(lambda: answer.success("answer") and None)
+    settle(engine)
+    assert in_order == ["dealt with", "stirred"]
+
+
+def test_it_is_stirred_when_whoever_awaits_a_task_has_gone_on(reading: Reading, engine: Engine) -> None:
+    in_order: list[str] = []
+    reading.manager.stir = lambda: in_order.append("stirred")
+
+    async def task() -> None:
+        in_order.append("task")
+
+    async def kafka_python() -> None:
+        await reading.manager.call_soon(task)
+        in_order.append("dealt with")
+
+    engine.net.run(kafka_python)
+    settle(engine)
+    assert in_order == ["task", "dealt with", "stirred"]
+
+
+def test_it_is_stirred_when_all_have_heard_of_new_metadata(
+    reading: Reading, broker: ScriptedBroker, engine: Engine
+) -> None:
+    heard: list[bool] = []
+
+    class Listener:
+        def __call__(self, view: Any) -> None:
+            heard.append(reading.idling._stirred.is_set())
+
+    reading.come_to_rest()
+    for _ in range(20):  # they are called in no particular order
+        reading.manager.cluster.add_listener(Listener())
+    engine.net.run(engine.manager.cluster.update_metadata, metadata(broker))
+    settle(engine)
+    assert heard == [False] * 20
+    assert reading.idling._stirred.is_set()
+
+
+def test_it_is_stirred_when_a_fetch_is_in_nobodys_way_any_more(reading: Reading, log: Log) -> None:
+    reading.come_to_rest()
+    seen: list[Any] = []
+    fetcher = reading.kafka._fetcher
+
+    def stir() -> None:
+        seen.append((dict(reading.manager.fetching), set(fetcher._nodes_with_pending_fetch_requests)))
+        seen.append(len(fetcher._completed_fetches))
+        reading.idling.stir()
+
+    assert reading.manager.fetching == {ORDERS: (1, 0)}
+    reading.manager.stir = stir
+    log.append(0)
+    assert reading.idling._stirred.wait(5)
+    assert seen == [({}, set()), 1]
+
+
+def test_the_answer_of_an_older_fetch_leaves_the_newer_one(reading: Reading, engine: Engine) -> None:
+    answered: list[Callable[[], None]] = []
+
+    def send(owner: int, request: Any, node_id: int, done: Callable[[], None]) -> Any:
+        answered.append(done)
+        return Future()
+
+    engine.fetching.send = send  # type: ignore[assignment,method-assign]
+    each = FetchRequest.FetchTopic.FetchPartition(partition=0, fetch_offset=5)
+    request = FetchRequest(topics=[FetchRequest.FetchTopic(topic="orders", partitions=[each])])
+    for node in (1, 2):
+        reading.manager._fetch(request, node)
+    answered[0]()
+    assert reading.manager.fetching == {ORDERS: (2, 5)}
+    answered[1]()
+    assert reading.manager.fetching == {}
+
+
+# -- an interrupt ------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_between_the_look_and_the_wait_ends_the_poll(reading: Reading) -> None:
+    reading.come_to_rest()
+    reading.wired.stir()
+    looks: list[str] = []
+
+    def look() -> bool:
+        if not looks:
+            reading.wired.interrupt()
+        looks.append("look")
+        return True
+
+    reading.idling._nothing_to_do = look  # type: ignore[method-assign]
+    assert isinstance(Call(lambda: reading.poll(600_000)).ended().error, Interrupted)
+    assert looks == ["look"]
