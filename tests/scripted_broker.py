@@ -12,6 +12,7 @@ import struct
 import threading
 import unittest.mock
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -37,7 +38,7 @@ from kafka.protocol.metadata import (
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
-__all__ = ["VERSION", "Hangup", "ScriptedBroker", "closed_port", "metadata_answer"]
+__all__ = ["VERSION", "Farewell", "Hangup", "ScriptedBroker", "closed_port", "metadata_answer"]
 
 VERSION = (2, 6)
 """The Kafka release whose request versions the broker speaks."""
@@ -130,6 +131,13 @@ class Hangup(Exception):
     """Raised by an answer: close the connection instead of answering."""
 
 
+@dataclass(frozen=True)
+class Farewell:
+    """An answer after which the connection is closed; ``hung_up`` of the broker is set then."""
+
+    response: Any
+
+
 class ScriptedBroker:
     """Node 1 of a cluster of one; answers ApiVersions and Metadata by itself, the rest as told with ``on``.
 
@@ -144,6 +152,7 @@ class ScriptedBroker:
         self._changed = threading.Condition()
         self.seen: list[tuple[int, Any]] = []  # guarded by _changed, as are the fields below
         self.connections = 0
+        self.hung_up = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -236,6 +245,7 @@ class ScriptedBroker:
             self._spawn(self._serve, connection, number)
 
     def _serve(self, connection: socket.socket, number: int) -> None:
+        last = False
         with connection, connection.makefile("rb") as frames, contextlib.suppress(Hangup, OSError):
             while len(size := frames.read(4)) == 4:
                 frame = frames.read(struct.unpack(">i", size)[0])
@@ -248,9 +258,16 @@ class ScriptedBroker:
                 response = self._answers[key](request)
                 if response is None:
                     continue
+                last = isinstance(response, Farewell)
+                if last:
+                    response = response.response
                 if not isinstance(response, bytes):
                     response.with_header(correlation_id)
                     response = response.encode(header=True, framed=True)
                 connection.sendall(response)
+                if last:
+                    break
+        if last:
+            self.hung_up.set()
         with self._changed:
             self._sockets.discard(connection)

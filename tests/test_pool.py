@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from kafka.errors import KafkaTimeoutError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
+from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.sasl import (
     SaslAuthenticateRequest,
@@ -16,7 +17,7 @@ from kafka.protocol.sasl import (
 
 from pooledkafka import ConfigurationError, ConnectionPool, PoolClosedError, PoolTimeoutError
 from pooledkafka._wire.lanes import Lane, LaneKey
-from tests.scripted_broker import Hangup, ScriptedBroker, closed_port
+from tests.scripted_broker import Farewell, Hangup, ScriptedBroker, closed_port
 
 SASL: dict[str, Any] = {
     "security_protocol": "SASL_PLAINTEXT",
@@ -165,7 +166,7 @@ def test_a_name_that_does_not_resolve_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_a_port_where_something_else_answers_is_named(broker: ScriptedBroker) -> None:
     broker.on(ApiVersionsRequest, lambda request: b"HTTP/1.1 400 Bad Request\r\n\r\n")
     with pytest.raises(PoolTimeoutError, match=f"{broker.address}: .*Invalid"):
-        ConnectionPool(bootstrap_servers=broker.address).connect(timeout_ms=300)
+        ConnectionPool(bootstrap_servers=broker.address).connect(timeout_ms=1_000)
 
 
 def test_a_broker_that_hangs_up_is_named(broker: ScriptedBroker) -> None:
@@ -174,7 +175,7 @@ def test_a_broker_that_hangs_up_is_named(broker: ScriptedBroker) -> None:
 
     broker.on(ApiVersionsRequest, hang_up)
     with pytest.raises(PoolTimeoutError, match=f"the last attempt failed: {broker.address}: KafkaConnectionError"):
-        ConnectionPool(bootstrap_servers=broker.address).connect(timeout_ms=300)
+        ConnectionPool(bootstrap_servers=broker.address).connect(timeout_ms=1_000)
 
 
 def test_a_broker_that_says_nothing_is_given_up_in_time(broker: ScriptedBroker) -> None:
@@ -191,17 +192,30 @@ def test_the_timeout_may_be_an_option(broker: ScriptedBroker) -> None:
         ConnectionPool(bootstrap_servers=broker.address, bootstrap_timeout_ms=150).connect()
 
 
-def test_wrong_credentials_are_refused_at_once(broker: ScriptedBroker) -> None:
+@pytest.mark.parametrize("hangs_up", [False, True], ids=["stays", "hangs up behind its answer"])
+def test_wrong_credentials_are_refused_at_once(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch, hangs_up: bool
+) -> None:
     broker.on(
         SaslHandshakeRequest,
         lambda request: SaslHandshakeResponse(version=request.API_VERSION, error_code=0, mechanisms=["PLAIN"]),
     )
-    broker.on(
-        SaslAuthenticateRequest,
-        lambda request: SaslAuthenticateResponse(
+
+    def refuse(request: Any) -> Any:
+        response = SaslAuthenticateResponse(
             version=request.API_VERSION, error_code=58, error_message="wrong password", auth_bytes=b""
-        ),
-    )
+        )
+        return Farewell(response) if hangs_up else response
+
+    broker.on(SaslAuthenticateRequest, refuse)
+    receive = KafkaTCPTransport._sock_recv
+
+    def receive_with_the_end(transport: Any) -> Any:
+        if hangs_up and broker.requests(SaslAuthenticateRequest):
+            assert broker.hung_up.wait(5)
+        return receive(transport)
+
+    monkeypatch.setattr(KafkaTCPTransport, "_sock_recv", receive_with_the_end)
     with pytest.raises(SaslAuthenticationFailedError, match="wrong password"):
         ConnectionPool(bootstrap_servers=broker.address, **SASL).connect(timeout_ms=600_000)
     assert broker.connections == 1, "trying again would not have helped"

@@ -26,6 +26,24 @@ _SCARCE_WAIT_MS = 25
 """A fetch's longest wait while permits are scarce: long enough not to spin, short enough for who comes next."""
 
 
+def _last_words(receive: Callable[[], tuple[bytes, Any]]) -> Callable[[], tuple[bytes, Any]]:
+    """Receive what came before the end of a connection, and then its end.
+
+    kafka-python throws away what it has received together with the end. A broker that refuses a password says so and
+    closes the connection: where both arrived together, it would be asked again until the time is up.
+    """
+    ended: list[Any] = []
+
+    def received() -> tuple[bytes, Any]:
+        data, error = (b"", ended[0]) if ended else receive()
+        if error is not None and data:
+            ended.append(error)
+            return data, None
+        return data, error
+
+    return received
+
+
 class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
     """The connections of a pool, all used on its I/O thread.
 
@@ -88,6 +106,11 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         if connection is not known:
             self._on_connection(as_lane_key(node_id), connection)
         return connection
+
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        transport = await super()._build_transport(node, timeout_at)
+        transport._sock_recv = _last_words(transport._sock_recv)
+        return transport
 
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:
         """Send on the control lane: the pool's own metadata requests, and those of ``pool.client``."""
