@@ -8,6 +8,7 @@ from typing import Any
 
 from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
+from kafka.partitioner import Partitioner
 
 from pooledkafka._batch import BatchFuture
 from pooledkafka._client import PooledClient
@@ -51,6 +52,11 @@ class Producer(PooledClient):
 
     def __init__(self, *, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
         super().__init__(connection_pool, options)
+        if not callable(getattr(options.get("partitioner", Partitioner), "partition", None)):
+            raise ConfigurationError(
+                f"partitioner={options['partitioner']!r} has no method partition(); give an object of a class that "
+                "extends kafka.partitioner.Partitioner"
+            )
         self._key_serializer = self._value_serializer = None
         if "partitioner" not in options:  # one of the user's may look at keys and values as they were given
             self._key_serializer = as_serializer(self._options.pop("key_serializer", None))

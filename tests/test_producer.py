@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
+from kafka.partitioner import Partitioner
 from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
 from pooledkafka import ConfigurationError, ConnectionPool, PoolClosedError, PoolTimeoutError, Producer
@@ -260,6 +261,38 @@ def test_after_a_record_that_cannot_be_sent_no_more_of_its_batch_are(
     (topic,) = request.topic_data
     assert b"one" in bytes(topic.partition_data[0].records)
     assert all(b"three" not in bytes(partition.records) for partition in topic.partition_data)
+
+
+class First(Partitioner):  # type: ignore[misc]
+    """The first partition."""
+
+    def partition(self, *_: Any, **__: Any) -> int:
+        return 0
+
+
+def senders_of(pool: ConnectionPool) -> int:
+    return sum(thread.name.endswith("network-thread") for thread in threading.enumerate())
+
+
+def test_senders_with_objects_of_their_own_do_not_pile_up(pool: ConnectionPool) -> None:
+    one = First()
+    for _ in range(3):
+        with Producer(connection_pool=pool, partitioner=one, **OPTIONS) as producer:
+            producer.send("orders", b"x").get(timeout=5)
+    assert senders_of(pool) == 1, "those that have the same object share one, though it had no handle in between"
+    with Producer(connection_pool=pool, partitioner=one, **OPTIONS) as kept:
+        kept.send("orders", b"x").get(timeout=5)
+        for _ in range(20):
+            with Producer(connection_pool=pool, partitioner=First(), **OPTIONS) as producer:
+                producer.send("orders", b"x").get(timeout=5)
+        assert senders_of(pool) == 9, "the last eight, and the one in use"
+        kept.send("orders", b"x").get(timeout=5)
+
+
+@pytest.mark.parametrize("partitioner", [lambda *_: 0, None], ids=["function", "none"])
+def test_a_partitioner_that_is_none_is_refused(pool: ConnectionPool, partitioner: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"has no method partition\(\); give an object"):
+        Producer(connection_pool=pool, partitioner=partitioner)
 
 
 def test_threads_that_send_for_the_first_time_at_once_share_one_sender(pool: ConnectionPool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from pooledkafka._wire.engine import Engine
 from pooledkafka.errors import ConfigurationError
 
 __all__ = ["Senders", "as_serializer"]
+
+_IDLE = 8  # KafkaProducers without a handle, of those that may never have one again
 
 
 def as_serializer(given: Any) -> Any:
@@ -31,9 +34,12 @@ class Senders:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()  # guards the two below; held while a KafkaProducer is made, which does no I/O
+        self._lock = threading.Lock()  # guards the four below; held while a KafkaProducer is made, which does no I/O
         self._shared: dict[tuple[Any, ...], WiredProducer] = {}
         self._exclusive: dict[str, WiredProducer] = {}
+        # Of the shared ones with an object in their options: how many handles each has, and those that have none.
+        self._handles: Counter[tuple[Any, ...]] = Counter()
+        self._idle: OrderedDict[tuple[Any, ...], None] = OrderedDict()
 
     def acquire(self, options: Mapping[str, Any]) -> WiredProducer:
         """The KafkaProducer for a handle with ``options``.
@@ -46,6 +52,9 @@ class Senders:
                 key = tuple(sorted((name, _identity(name, value)) for name, value in options.items()))
                 if key not in self._shared:
                     self._shared[key] = WiredProducer(self._engine, options)
+                if not all(map(_is_plain, options.values())):
+                    self._handles[key] += 1
+                    self._idle.pop(key, None)
                 return self._shared[key]
             if transactional_id in self._exclusive:
                 raise ConfigurationError(
@@ -56,15 +65,28 @@ class Senders:
             return self._exclusive[transactional_id]
 
     def release(self, wired: WiredProducer, timeout_ms: float) -> int:
-        """A handle is done; returns how many records were not delivered, where its KafkaProducer ends with it."""
+        """A handle is done; returns how many records were not delivered, where a KafkaProducer ends with it.
+
+        That of a ``transactional_id`` does. Any other stays for the next handle, until the pool ends; but of those with
+        an object in their options, such as a partitioner, only the last few: the next handle may have another object.
+        """
         with self._lock:
-            for transactional_id, other in self._exclusive.items():
-                if other is wired:
-                    del self._exclusive[transactional_id]
-                    break
-            else:
-                return 0
-        return wired.close(timeout_ms)
+            done = self._done_with(wired)
+        return done.close(timeout_ms) if done is not None else 0
+
+    def _done_with(self, wired: WiredProducer) -> WiredProducer | None:
+        for transactional_id, other in self._exclusive.items():
+            if other is wired:
+                return self._exclusive.pop(transactional_id)
+        for key in [key for key in self._handles if self._shared[key] is wired]:
+            self._handles[key] -= 1
+            if not self._handles[key]:
+                del self._handles[key]
+                self._idle[key] = None
+        if len(self._idle) > _IDLE:
+            oldest, _ = self._idle.popitem(last=False)
+            return self._shared.pop(oldest)
+        return None
 
     def close(self, timeout_ms: float) -> int:
         """Deliver what is buffered and end all; returns how many records were not delivered."""
@@ -73,12 +95,18 @@ class Senders:
             everybody = [*self._shared.values(), *self._exclusive.values()]
             self._shared.clear()
             self._exclusive.clear()
+            self._handles.clear()
+            self._idle.clear()
         return sum(wired.close(max(0.0, deadline - time.monotonic()) * 1000) for wired in everybody)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether equal values can be told by how they look."""
+    return isinstance(value, (str, bytes, int, float, bool, tuple, list, type(None)))
 
 
 def _identity(name: str, value: Any) -> str:
     """Equal for values that mean the same to a producer."""
     if name == "acks" and value == "all":
         value = -1
-    plain = isinstance(value, (str, bytes, int, float, bool, tuple, list, type(None)))
-    return repr(value) if plain else f"{type(value).__qualname__} at {id(value)}"
+    return repr(value) if _is_plain(value) else f"{type(value).__qualname__} at {id(value)}"
