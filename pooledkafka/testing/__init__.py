@@ -1,15 +1,19 @@
-"""Real Apache Kafka for tests, in Docker.
+"""Kafka for tests: real Apache Kafka in Docker, or a cluster in this process that stages faults on purpose.
 
-    with KafkaCluster(brokers=3) as cluster:
+    with KafkaCluster(brokers=3) as cluster:  # or EmbeddedKafka(brokers=3)
         producer = KafkaProducer(**cluster.client_options())
 
-Needs the docker extra (`pip install 'pooledkafka[docker]'`) and a Docker daemon; importing it needs neither.
+`KafkaCluster` needs the docker extra (`pip install 'pooledkafka[docker]'`) and a Docker daemon; importing it needs
+neither. `EmbeddedKafka` needs nothing, but for TLS the embedded extra.
 """
 
 from __future__ import annotations
 
 from ._availability import docker_unavailable_reason
 from ._cluster import Cluster, KafkaCluster
+from ._embedded.cluster import EmbeddedKafka
+from ._embedded.faults import Delay, Drop, Error, Fault, Half, Hold, Never
+from ._embedded.recorder import ConnectionRecord, Exchange
 from ._errors import (
     BrokerStartError,
     ClusterError,
@@ -28,13 +32,23 @@ __all__ = [
     "BrokerStartError",
     "Cluster",
     "ClusterError",
+    "ConnectionRecord",
+    "Delay",
     "DockerUnavailableError",
+    "Drop",
+    "EmbeddedKafka",
+    "Error",
+    "Exchange",
     "ExternalCluster",
+    "Fault",
     "FaultUnsupportedError",
+    "Half",
+    "Hold",
     "ImageBuildError",
     "ImageNotFoundError",
     "KafkaCluster",
     "Listener",
+    "Never",
     "PortTakenError",
     "UnhealthyClusterError",
     "build_image",
