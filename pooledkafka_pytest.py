@@ -3,12 +3,16 @@
 =========================  ========  ==================================================================================
 fixture                    scope     what it is
 =========================  ========  ==================================================================================
-kafka_cluster              session   a cluster in Docker, or the running one that $POOLEDKAFKA_BOOTSTRAP names
+kafka_cluster              session   a cluster: embedded, in Docker or running already, as --kafka-backend says
 kafka_bootstrap_servers    session   its addresses, for ``bootstrap_servers=``
 kafka_topic                function  the name of a new topic
 kafka_topic_factory        function  makes more of them: ``kafka_topic_factory(partitions=6)``
 kafka_fault_cluster        function  a cluster of the test module's own, whose brokers may be made to fail
+embedded_kafka             function  a new, empty cluster in this process, for staged faults
 =========================  ========  ==================================================================================
+
+``--kafka-backend=embedded`` needs nothing but Python. ``docker`` is the truth, and the default; ``external`` is the
+running cluster that $POOLEDKAFKA_BOOTSTRAP names, and the default where it names one.
 
 Where no cluster can be started, tests that use them are skipped with the cause as reason; with
 POOLEDKAFKA_REQUIRE_DOCKER=1 they fail. Under pytest-xdist each worker has clusters of its own.
@@ -26,16 +30,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pooledkafka.testing import Cluster, KafkaCluster
+    from pooledkafka.testing import Cluster, EmbeddedKafka
     from pooledkafka.testing._pytest_clusters import FaultClusters
     from pooledkafka.testing._pytest_topics import TopicFactory
 
 _BROKERS = ("1", "3")
+_BACKENDS = ("embedded", "docker", "external")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the command line and of the ini file."""
     group = parser.getgroup("pooledkafka", "Kafka brokers for tests")
+    group.addoption(
+        "--kafka-backend",
+        choices=_BACKENDS,
+        help="Where kafka_cluster runs: in this process, in Docker, or already, as $POOLEDKAFKA_BOOTSTRAP says. "
+        "kafka_fault_cluster is embedded too, or in Docker. Default: the ini option kafka_backend, or external "
+        "where $POOLEDKAFKA_BOOTSTRAP is set, or docker.",
+    )
     group.addoption(
         "--kafka-image",
         metavar="IMAGE",
@@ -47,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=_BROKERS,
         help="How many brokers kafka_cluster has. Default: the ini option kafka_brokers, or 1.",
     )
+    parser.addini("kafka_backend", "Where kafka_cluster runs: embedded, docker or external.", default="")
     parser.addini("kafka_image", "Docker image of the brokers that the Kafka fixtures start.", default="")
     parser.addini("kafka_brokers", "How many brokers kafka_cluster has: 1 or 3.", default="1")
 
@@ -58,6 +71,13 @@ def pytest_configure(config: pytest.Config) -> None:
         "kafka_faults(brokers=3, **options): the test makes brokers fail. Every test that uses kafka_fault_cluster has "
         "this marker; write it to give the cluster other options of KafkaCluster (brokers, listeners, config ...).",
     )
+    config.addinivalue_line(
+        "markers",
+        "embedded_kafka(brokers=3, **options): other options of EmbeddedKafka (listeners, config, broker_config ...) "
+        "for the fixture embedded_kafka.",
+    )
+    if (backend := config.getini("kafka_backend")) not in ("", *_BACKENDS):
+        raise pytest.UsageError(f"the ini option kafka_backend is {backend!r}; expected {', '.join(_BACKENDS)}")
     if (brokers := config.getini("kafka_brokers")) not in _BROKERS:
         raise pytest.UsageError(f"the ini option kafka_brokers is {brokers!r}; expected {' or '.join(_BROKERS)}")
 
@@ -129,12 +149,24 @@ def _kafka_fault_clusters(pytestconfig: pytest.Config) -> Iterator[FaultClusters
 
 
 @pytest.fixture
-def kafka_fault_cluster(request: pytest.FixtureRequest, _kafka_fault_clusters: FaultClusters) -> Iterator[KafkaCluster]:
-    """A cluster in Docker whose brokers the test may pause, kill, restart and cut off; healthy when the test begins.
+def kafka_fault_cluster(request: pytest.FixtureRequest, _kafka_fault_clusters: FaultClusters) -> Iterator[Cluster]:
+    """A cluster whose brokers the test may pause, kill, restart and cut off; healthy when the test begins.
 
     The tests of a module share it, one after the other. The marker kafka_faults chooses another than one of three
     brokers: `@pytest.mark.kafka_faults(brokers=1, listeners=["scram"])`. A module that alternates between several
     choices starts a cluster at every change.
     """
     with _kafka_fault_clusters.lend(request.node.get_closest_marker("kafka_faults")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def embedded_kafka(request: pytest.FixtureRequest) -> Iterator[EmbeddedKafka]:
+    """A new, empty cluster in this process, of three brokers: real TCP on 127.0.0.1, any client, faults as code.
+
+    The marker embedded_kafka chooses another: `@pytest.mark.embedded_kafka(brokers=1, listeners=["tls"])`.
+    """
+    from pooledkafka.testing._pytest_clusters import embedded
+
+    with embedded(request.node.get_closest_marker("embedded_kafka")) as cluster:
         yield cluster

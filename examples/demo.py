@@ -1,8 +1,9 @@
-"""Fifty consumers in fifty groups and five producers share one connection pool on a real Kafka cluster.
+"""Fifty consumers in fifty groups and five producers share one connection pool.
 
-Run it with ``make demo``: on three brokers in Docker, which it starts and removes itself, or on a running cluster with
-``make demo BOOTSTRAP=host:port``. It exits with 1 if a group misses a record or gets one twice. At the end it runs the
-same clients without a pool, to count what they hold.
+Run it with ``make demo``: on three embedded brokers, for which it needs nothing but Python. With ``make demo
+BACKEND=docker`` they are Apache Kafka's, in containers that it starts and removes itself, and with ``make demo
+BOOTSTRAP=host:port`` those of a cluster that runs already. It exits with 1 if a group misses a record or gets one
+twice. At the end it runs the same clients without a pool, to count what they hold.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pooledkafka import ConnectionPool, Consumer, Kafka, Producer
-from pooledkafka.testing import ClusterError, KafkaCluster
+from pooledkafka.testing import Cluster, ClusterError, EmbeddedKafka, KafkaCluster
 
 PARTITIONS = 6
 TIMEOUT_S = 60.0
@@ -265,11 +266,20 @@ def compare(pooled: dict[str, float], apart: dict[str, float], options: argparse
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bootstrap", default=os.environ.get("BOOTSTRAP"), help="host:port of a running cluster")
+    parser.add_argument(
+        "--backend",
+        choices=["embedded", "docker"],
+        default=os.environ.get("BACKEND") or "embedded",
+        help="brokers in this process, or Apache Kafka in Docker; without --bootstrap",
+    )
     parser.add_argument("--consumers", type=int, default=50)
     parser.add_argument("--producers", type=int, default=5)
     parser.add_argument("--records", type=int, default=600)
     parser.add_argument("--rate", type=float, default=30.0, help="records a second")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.backend not in ("embedded", "docker"):  # argparse does not check a default
+        parser.error(f"BACKEND is {options.backend!r}; expected embedded or docker")
+    return options
 
 
 def main() -> Any:
@@ -278,10 +288,15 @@ def main() -> Any:
         if options.bootstrap:
             console.print(f"using the Kafka cluster at {options.bootstrap}")
             return 0 if run(options.bootstrap, options) else 1
-        console.print("starting three brokers of Apache Kafka in Docker ...")
+        cluster: Cluster
+        if options.backend == "docker":
+            cluster, what = KafkaCluster(brokers=3), "brokers of Apache Kafka in Docker"
+        else:
+            cluster, what = EmbeddedKafka(brokers=3), "embedded brokers, in this process"
+        console.print(f"starting three {what} ...")
         started = time.monotonic()
-        with KafkaCluster(brokers=3) as cluster:
-            console.print(f"three brokers of Apache Kafka are ready after {time.monotonic() - started:.1f} s")
+        with cluster:
+            console.print(f"three {what} are ready after {time.monotonic() - started:.2f} s")
             return 0 if run(cluster.bootstrap_servers, options) else 1
     except ClusterError as error:
         print(f"make demo needs a Kafka cluster: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ import pytest
 
 from .._logging import get_logger
 from ._cluster import Cluster, KafkaCluster
+from ._embedded.cluster import EmbeddedKafka
 from ._errors import (
     ClusterError,
     DockerUnavailableError,
@@ -30,13 +31,37 @@ _log = get_logger(__name__)
 
 @contextmanager
 def shared_cluster(config: pytest.Config) -> Iterator[Cluster]:
-    """The cluster of the session: the running one that the environment names, else one in Docker."""
-    try:
-        external = ExternalCluster.from_environment()
-    except ValueError as error:
-        pytest.fail(f"POOLEDKAFKA_BOOTSTRAP: {error}", pytrace=False)
+    """The cluster of the session, where the options or the environment say that it runs."""
+    backend = _backend(config)
     brokers = int(config.getoption("--kafka-brokers") or config.getini("kafka_brokers"))
-    cluster = external or KafkaCluster(brokers, image=_image(config))
+    cluster: Cluster | None = None
+    if backend in ("", "external"):
+        try:
+            cluster = ExternalCluster.from_environment()
+        except ValueError as error:
+            pytest.fail(f"POOLEDKAFKA_BOOTSTRAP: {error}", pytrace=False)
+        if cluster is None and backend:
+            pytest.fail(
+                "the Kafka backend is external, but no cluster is named; set POOLEDKAFKA_BOOTSTRAP=host:port",
+                pytrace=False,
+            )
+    if cluster is None:
+        cluster = EmbeddedKafka(brokers) if backend == "embedded" else KafkaCluster(brokers, image=_image(config))
+    _open(cluster)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@contextmanager
+def embedded(marker: pytest.Mark | None) -> Iterator[EmbeddedKafka]:
+    """A new embedded cluster with the options in the marker."""
+    options = _options_in(marker)
+    try:
+        cluster = EmbeddedKafka(**options)
+    except (TypeError, ValueError) as error:
+        pytest.fail(f"the marker embedded_kafka has wrong options: {error}", pytrace=False)
     _open(cluster)
     try:
         yield cluster
@@ -53,7 +78,7 @@ class FaultClusters:
     def __init__(self, config: pytest.Config) -> None:
         """Nothing is started yet."""
         self._config = config
-        self._kept: KafkaCluster | None = None
+        self._kept: Cluster | None = None
         self._kept_options: Mapping[str, Any] = {}
 
     def __enter__(self) -> FaultClusters:
@@ -65,15 +90,12 @@ class FaultClusters:
         self._close()
 
     @contextmanager
-    def lend(self, marker: pytest.Mark | None) -> Iterator[KafkaCluster]:
+    def lend(self, marker: pytest.Mark | None) -> Iterator[Cluster]:
         """A healthy cluster with the options in the marker; afterwards undo what was done to its brokers."""
-        options: dict[str, Any] = {"brokers": 3, "image": _image(self._config)}
-        if marker is not None:
-            if marker.args:
-                pytest.fail(
-                    f"the marker kafka_faults has {marker.args!r}; it takes only keyword arguments", pytrace=False
-                )
-            options.update(marker.kwargs)
+        options: dict[str, Any] = {"brokers": 3}
+        if _backend(self._config) != "embedded":
+            options["image"] = _image(self._config)
+        options.update(_options_in(marker))
         if self._kept is None or options != self._kept_options or not self._has_recovered(self._kept):
             self._close()
             self._kept, self._kept_options = self._start(options), options
@@ -83,15 +105,16 @@ class FaultClusters:
         finally:
             _undo_faults(cluster)
 
-    def _start(self, options: dict[str, Any]) -> KafkaCluster:
+    def _start(self, options: dict[str, Any]) -> Cluster:
         try:
-            cluster = KafkaCluster(**options)
+            embedded = _backend(self._config) == "embedded"
+            cluster: Cluster = EmbeddedKafka(**options) if embedded else KafkaCluster(**options)
         except (TypeError, ValueError) as error:
             pytest.fail(f"the marker kafka_faults has wrong options: {error}", pytrace=False)
         _open(cluster)
         return cluster
 
-    def _has_recovered(self, cluster: KafkaCluster) -> bool:
+    def _has_recovered(self, cluster: Cluster) -> bool:
         try:
             cluster.wait_until_healthy()
         except UnhealthyClusterError as error:
@@ -106,12 +129,24 @@ class FaultClusters:
 
 
 def broker_logs(fixtures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Title and text of a report section for each broker in Docker behind the values of a test's fixtures."""
+    """Title and text of a report section for each broker behind the values of a test's fixtures."""
     values = [value.cluster if isinstance(value, TopicFactory) else value for value in fixtures.values()]
-    for cluster in {id(value): value for value in values if isinstance(value, KafkaCluster)}.values():
+    for cluster in {id(value): value for value in values if isinstance(value, (KafkaCluster, EmbeddedKafka))}.values():
         for node_id in cluster.node_ids:
             with suppress(ClusterError):  # it is closed already, or Docker is gone: nothing to show
                 yield f"last lines of Kafka broker {node_id} of {cluster!r}", cluster.logs(node_id, tail=_LOG_LINES)
+
+
+def _backend(config: pytest.Config) -> str:
+    return str(config.getoption("--kafka-backend") or config.getini("kafka_backend"))
+
+
+def _options_in(marker: pytest.Mark | None) -> dict[str, Any]:
+    if marker is None:
+        return {}
+    if marker.args:
+        pytest.fail(f"the marker {marker.name} has {marker.args!r}; it takes only keyword arguments", pytrace=False)
+    return dict(marker.kwargs)
 
 
 def _image(config: pytest.Config) -> str | None:
@@ -135,8 +170,8 @@ def _unavailable(error: ClusterError) -> NoReturn:
     pytest.skip(f"no Kafka cluster can be started: {error}")
 
 
-def _undo_faults(cluster: KafkaCluster) -> None:
-    # Which faults are in force only Docker knows; it is no harm to undo one that is not.
+def _undo_faults(cluster: Cluster) -> None:
+    # Which faults are in force only the cluster knows; it is no harm to undo one that is not.
     for node_id in cluster.node_ids:
         for undo in (cluster.resume, cluster.start, cluster.heal):
             with suppress(ClusterError):
