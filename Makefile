@@ -12,17 +12,17 @@ PYTEST_ARGS ?=
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## the main job on three brokers in Docker, or on BOOTSTRAP=host:port
-	@BOOTSTRAP='$(BOOTSTRAP)' $(RUN) examples/demo.py
+demo: $(READY) ## the main job on three embedded brokers; BACKEND=docker or BOOTSTRAP=host:port: on real ones
+	@BOOTSTRAP='$(BOOTSTRAP)' BACKEND='$(BACKEND)' $(RUN) examples/demo.py
 
 test: $(READY) ## all tests; those on real brokers are skipped, with the reason, where there is no Docker
 	$(RUN) -m pytest $(PYTEST_ARGS)
 
 unit: $(READY) ## the tests that need nothing but Python
-	$(RUN) -m pytest tests $(PYTEST_ARGS)
+	$(RUN) -m pytest -n 4 tests contract --kafka-backend=embedded $(PYTEST_ARGS)
 
 integration: $(READY) ## the tests on real brokers
-	$(RUN) -m pytest integration $(PYTEST_ARGS)
+	$(RUN) -m pytest contract integration --kafka-backend=docker $(PYTEST_ARGS)
 
 lint: $(READY) ## style and types
 	$(RUN) -m ruff check .
