@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cluster" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--kafka-backend")
         backends = [backend for backend in BACKENDS if chosen in (None, backend)]
-        metafunc.parametrize("cluster", backends, indirect=True, scope="session")
+        metafunc.parametrize("cluster", backends, indirect=True, scope="package")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[index] = item
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Three brokers: embedded, or real ones in Docker."""
     cluster: Cluster
