@@ -289,6 +289,18 @@ def test_senders_with_objects_of_their_own_do_not_pile_up(pool: ConnectionPool) 
         kept.send("orders", b"x").get(timeout=5)
 
 
+def test_a_sender_with_records_to_deliver_is_kept(pool: ConnectionPool, log: Log) -> None:
+    log.open.clear()
+    futures = []
+    for _ in range(12):
+        producer = Producer(connection_pool=pool, partitioner=First(), **OPTIONS)
+        futures.append(producer.send("orders", b"x"))
+        with pytest.raises(PoolTimeoutError, match="They will still be sent while the pool is connected"):
+            producer.close(timeout_ms=1)
+    log.open.set()
+    assert [future.get(timeout=5).offset for future in futures] == [7] * 12
+
+
 @pytest.mark.parametrize("partitioner", [lambda *_: 0, None], ids=["function", "none"])
 def test_a_partitioner_that_is_none_is_refused(pool: ConnectionPool, partitioner: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"has no method partition\(\); give an object"):

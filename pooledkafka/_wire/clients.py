@@ -245,7 +245,8 @@ class WiredProducer:
         finally:
             accumulator._flushes_in_progress.decrement()
 
-    def _undelivered(self) -> int:
+    def undelivered(self) -> int:
+        """How many records, of all handles, are neither acknowledged nor failed."""
         return sum(batch.record_count for batch in self.kafka._accumulator._incomplete.all())
 
     def close(self, timeout_ms: float) -> int:
@@ -254,7 +255,7 @@ class WiredProducer:
         sender: threading.Thread = self.kafka._sender
         undelivered = 0
         if threading.current_thread() is not sender and not self._deliver(timeout_ms):
-            undelivered = self._undelivered()
+            undelivered = self.undelivered()
             self.kafka._sender.force_close()  # fails what is left, so that the flush within close() finds nothing
             sender.join(_FORCED_CLOSE_S)
         self.kafka.close(timeout=max(_FORCED_CLOSE_S, deadline - time.monotonic()))

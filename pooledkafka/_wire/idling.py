@@ -41,7 +41,9 @@ class Idling:
         self._coordinator = consumer._coordinator
         self._commits = bool(consumer.config["enable_auto_commit"])
         self._in_group = consumer.config["group_id"] is not None
-        self._look_again_s = consumer.config["heartbeat_interval_ms"] / 1000
+        # A poll shows by each look that its consumer is alive, though nothing comes.
+        look_again_ms = min(consumer.config["heartbeat_interval_ms"], consumer.config["max_poll_interval_ms"] / 3)
+        self._look_again_s = look_again_ms / 1000
         self._retry_ms = consumer.config["retry_backoff_ms"]
         self._fetching = fetching
         self._release = release

@@ -83,10 +83,12 @@ class Senders:
             if not self._handles[key]:
                 del self._handles[key]
                 self._idle[key] = None
-        if len(self._idle) > _IDLE:
-            oldest, _ = self._idle.popitem(last=False)
-            return self._shared.pop(oldest)
-        return None
+        # One that still has records to deliver is kept, since that is what its handle was told when it closed.
+        done = [key for key in self._idle if not self._shared[key].undelivered()] if len(self._idle) > _IDLE else []
+        if not done:
+            return None
+        del self._idle[done[0]]
+        return self._shared.pop(done[0])
 
     def close(self, timeout_ms: float) -> int:
         """Deliver what is buffered and end all; returns how many records were not delivered."""

@@ -101,6 +101,7 @@ class StagedConsumer:
                 "enable_auto_commit": False,
                 "group_id": None,
                 "heartbeat_interval_ms": 3_000,
+                "max_poll_interval_ms": 300_000,
                 "fetch_max_wait_ms": 500,
                 "retry_backoff_ms": 100,
                 **config,

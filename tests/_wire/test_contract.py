@@ -795,7 +795,7 @@ def test_the_accumulator_knows_what_is_not_acknowledged() -> None:
 
 def test_a_batch_says_how_many_records_it_has_and_when_it_is_done() -> None:
     accepts(ProducerBatch, "tp", "records", where="this test")
-    has(ProducerBatch, "record_count", where="clients.WiredProducer._undelivered")
+    has(ProducerBatch, "record_count", where="clients.WiredProducer.undelivered")
     says(ProducerBatch.__init__, "self.produce_future = FutureProduceResult(", where="clients.WiredProducer.flush")
     says(KafkaProducer.close, "self._sender.join(timeout)", where="clients.WiredProducer.close")
 

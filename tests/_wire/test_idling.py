@@ -47,6 +47,14 @@ def test_it_looks_once_and_again_after_a_heartbeat_interval(stage: StagedConsume
     assert stage.looks == 3
 
 
+def test_it_shows_that_it_is_alive_well_within_the_poll_interval(clock: Clock) -> None:
+    stage = StagedConsumer(clock, group_id="g", max_poll_interval_ms=1_500)
+    for beats in (1, 2):
+        assert stage.idling.wait(600_000) is True
+        assert stage.heartbeats == beats
+    assert stage.event.waited == [0.5, 0.5]
+
+
 def test_a_poll_without_time_does_not_wait(stage: StagedConsumer) -> None:
     for _ in range(3):
         assert stage.idling.wait(0) is True
