@@ -13,9 +13,17 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from kafka.cluster import ClusterMetadata
-from kafka.errors import Cancelled, KafkaError, MetadataEmptyBrokerList
+from kafka.errors import (
+    Cancelled,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    MetadataEmptyBrokerList,
+    NodeNotReadyError,
+)
 from kafka.future import Future
 from kafka.protocol.metadata import MetadataResponse
+from kafka.structs import TopicPartition
 from kafka.util import ensure_valid_topic_name
 
 from pooledkafka._logging import get_logger
@@ -49,9 +57,9 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
 
     # -- views ---------------------------------------------------------------------------------------------------------
 
-    def attach_view(self) -> ClusterView:
-        """A new client's view, with no topics yet."""
-        view = ClusterView(self)
+    def attach_view(self, *, bears_failures: bool = False) -> ClusterView:
+        """A new client's view, with no topics yet; see ``ClusterView``."""
+        view = ClusterView(self, bears_failures=bears_failures)
         with self._views_lock:
             self._views[view] = frozenset()
         return view
@@ -96,6 +104,13 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
     def deliver_soon(self, view: ClusterView) -> None:
         """Tell ``view``'s listeners, on the I/O thread, what is known already; thread-safe."""
         self._manager._net.call_soon_threadsafe(view.deliver)
+
+    def is_replica_node(self, partition: TopicPartition, node_id: Any) -> Any:
+        """The broker, where it is up and has a replica of the partition; else None.
+
+        A coordinator is remembered under its broker's id, up or not: by that, a broker that is down would be known.
+        """
+        return super().is_replica_node(partition, node_id) if node_id in self._brokers else None
 
     # -- refreshing ----------------------------------------------------------------------------------------------------
 
@@ -188,10 +203,14 @@ class ClusterView:
     """The cluster as one client sees it: its own topics, listeners and errors over the shared metadata.
 
     Everything not defined here is read from the shared metadata as it is. Thread-safe as that is.
+
+    ``bears_failures``: a refresh that failed because a broker could not be reached ends a wait without an error. What
+    waits then looks for itself, and asks again.
     """
 
-    def __init__(self, shared: SharedCluster) -> None:
+    def __init__(self, shared: SharedCluster, *, bears_failures: bool = False) -> None:
         self._shared = shared
+        self._bears_failures = bears_failures
         self._listeners_lock = threading.Lock()
         self._listeners: set[Callable[[ClusterView], None]] = set()  # guarded by _listeners_lock
         self.wants_all_topics = False  # written by the client's thread, read under the shared _views_lock
@@ -271,7 +290,14 @@ class ClusterView:
     def request_update(self) -> Future:
         """Ask for a refresh; the future yields this view."""
         future = Future()
-        self._shared.request_update().add_callback(lambda _: future.success(self)).add_errback(future.failure)
+
+        def failed(error: BaseException) -> None:
+            if self._bears_failures and isinstance(error, (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError)):
+                future.success(self)
+            else:
+                future.failure(error)
+
+        self._shared.request_update().add_callback(lambda _: future.success(self)).add_errback(failed)
         return future
 
     def add_coordinator(self, response: Any, key_type: Any, key: str, synthesize_node_id: bool = True) -> Any:

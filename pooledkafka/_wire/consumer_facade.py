@@ -42,7 +42,8 @@ class ConsumerFacade:
     def __init__(self, engine: Engine, request_timeout_ms: float) -> None:
         self._engine = engine
         self.owner = engine.new_owner()
-        self.cluster: ClusterView = engine.manager.cluster.attach_view()
+        # kafka-python's consumer does not expect a refresh to fail, and would raise that to its user.
+        self.cluster: ClusterView = engine.manager.cluster.attach_view(bears_failures=True)
         self.interrupt = Interrupt()
         self._manager = ConsumerManager(engine, self.cluster, self.interrupt, self.owner, request_timeout_ms)
 

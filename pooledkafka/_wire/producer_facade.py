@@ -37,6 +37,9 @@ class ProducerFacade:
         self._in_flight: Counter[int] = Counter()  # requests not yet completed, by broker; the Sender thread's
         self._opening: set[int] = set()  # brokers whose produce lane is being opened for us; the Sender thread's
         self.cluster: ClusterView = engine.manager.cluster.attach_view()
+        # Records of a partition without a leader wait for nothing but metadata, and the Sender asks for it again only
+        # when it runs. kafka-python's own is woken by the answer, since it reads that itself.
+        self.cluster.add_listener(lambda _: self._mailbox.wakeup())
         self._manager = ManagerView(engine, self.cluster, NetView(engine.net))
 
     def send(self, node_id: int, request: Any, **_: Any) -> Future:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from kafka.errors import (
     Cancelled,
+    ClusterAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
     MetadataEmptyBrokerList,
@@ -16,6 +17,7 @@ from kafka.errors import (
 from kafka.future import Future
 from kafka.net.selector import NetworkSelector
 from kafka.protocol.metadata import CoordinatorType, FindCoordinatorResponse
+from kafka.structs import TopicPartition
 
 from pooledkafka._wire import cluster as cluster_module
 from pooledkafka._wire.cluster import ClusterView, SharedCluster
@@ -222,6 +224,19 @@ def test_a_failed_refresh_fails_those_who_waited_and_not_those_who_came_later(cl
     assert late.succeeded()
 
 
+def test_a_view_that_bears_failures_waits_no_longer_and_hears_of_none(cluster: SharedCluster) -> None:
+    bearing, other = cluster.attach_view(bears_failures=True), cluster.attach_view()
+    waiting, failing = bearing.request_update(), other.request_update()
+    cluster.metadata_request()
+    cluster.failed_update(KafkaConnectionError("gone"))
+    assert waiting.value is bearing
+    assert isinstance(failing.exception, KafkaConnectionError)
+    forbidden = bearing.request_update()
+    cluster.metadata_request()
+    cluster.failed_update(ClusterAuthorizationFailedError())
+    assert isinstance(forbidden.exception, ClusterAuthorizationFailedError)
+
+
 def test_an_answer_without_brokers_is_a_failure(cluster: SharedCluster) -> None:
     refresh(cluster, "orders")
     first = cluster.request_update()
@@ -341,6 +356,19 @@ def test_a_coordinator_is_known_by_its_brokers_own_id(cluster: SharedCluster) ->
     assert view.add_coordinator(response, CoordinatorType.GROUP, "billing") == 3
     assert view.get_coordinator("billing") == 3
     assert cluster.broker_metadata(LaneKey(3, Lane.CONTROL)).host == "broker", "even where the metadata lacks it"
+
+
+def test_a_coordinator_that_is_down_is_no_replica_to_read_from(cluster: SharedCluster) -> None:
+    orders = TopicPartition("orders", 0)
+    answer = metadata_answer({"orders": 1}, brokers={1: ("127.0.0.1", 9092)})
+    answer.topics[0].partitions[0].replica_nodes = [1, 3]
+    cluster.metadata_request()
+    cluster.update_metadata(answer)
+    view = cluster.attach_view()
+    response = FindCoordinatorResponse(version=2, error_code=0, node_id=3, host="broker", port=9, error_message="")
+    view.add_coordinator(response, CoordinatorType.GROUP, "billing")
+    assert view.is_replica_node(orders, 1)
+    assert not view.is_replica_node(orders, 3)
 
 
 def test_a_view_shows_the_shared_metadata(cluster: SharedCluster) -> None:

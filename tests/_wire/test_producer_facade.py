@@ -172,6 +172,12 @@ def test_a_poll_is_ended_by_a_wakeup(facade: ProducerFacade) -> None:
     assert ended(poller)
 
 
+def test_a_poll_is_ended_by_new_metadata(engine: Engine, facade: ProducerFacade) -> None:
+    poller = on_thread(lambda: facade.poll(timeout_ms=float("inf")))
+    engine.net.run(lambda: engine.manager.cluster.update_metadata(metadata_answer({"orders": 1})))
+    assert ended(poller)
+
+
 def test_a_poll_for_one_future_goes_on_until_that_one(facade: ProducerFacade, wire: Wire) -> None:
     other, wanted = facade.send(1, ProduceRequest()), facade.send(1, ProduceRequest())
     completed = threading.Event()
