@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import select
 import socket
+import ssl
 import struct
 from typing import Any
 
@@ -16,22 +17,32 @@ TIMEOUT_S = 20.0
 """How long an answer may take before the test fails; what is told to park parks far longer."""
 
 
-class Ended(Exception):
+class Ended(EOFError):
     """The broker has closed the connection."""
 
 
 class Wire:
-    """One connection to a broker."""
+    """One connection to a broker. A context manager that closes it."""
 
-    def __init__(self, address: str, client_id: str = "wire") -> None:
+    def __init__(self, address: str, client_id: str = "wire", timeout_s: float = TIMEOUT_S) -> None:
         host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), TIMEOUT_S)
+        self.socket = socket.create_connection((host, int(port)), timeout_s)
         self._client_id = client_id
         self._numbers = itertools.count(1)
         self._sent: dict[int, Any] = {}
 
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self.socket.close()
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from now on."""
+        self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
 
     def encoded(self, request: Any, version: int) -> tuple[int, bytes]:
         """The correlation id of a request, and its frame."""
@@ -75,11 +86,13 @@ class Wire:
         return not select.select([self.socket], [], [], seconds)[0]
 
     def has_ended(self) -> bool:
-        """Wait until the broker closes the connection; False where it sends something first."""
+        """Wait until the broker closes the connection; False where it sends something first, or is silent."""
         try:
             return self.socket.recv(1) == b""
         except ConnectionResetError:
             return True
+        except TimeoutError:
+            return False
 
     def _read(self, size: int) -> bytes:
         data = b""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import re
 import ssl
 import uuid
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,6 +14,7 @@ from kafka.errors import KafkaError
 
 from integration.traffic import create_topic, group_consumer
 from pooledkafka.testing import KafkaCluster, Listener
+from tests.testing._embedded.leaks import leaks_forgiven
 
 SASL = [Listener.SASL_PLAIN, Listener.SCRAM]
 # How long a client that is refused keeps trying. One that is let in connects in a fraction of it.
@@ -29,24 +26,6 @@ def cluster() -> Iterator[KafkaCluster]:
     """One broker with every listener."""
     with KafkaCluster(listeners=list(Listener)) as cluster:
         yield cluster
-
-
-@contextmanager
-def leaks_forgiven() -> Iterator[None]:
-    """kafka-python 3.0.12 leaves open sockets of TLS connections, and the client of a producer that it could not make.
-
-    Its log is off, because the records that pytest keeps would keep the sockets from being collected here.
-    """
-    logger = logging.getLogger("kafka")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            yield
-            gc.collect()
-    finally:
-        logger.setLevel(level)
 
 
 def produce_and_consume(options: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ __all__ = ["leaks_forgiven"]
 
 @contextmanager
 def leaks_forgiven() -> Iterator[None]:
-    """Collect the sockets that kafka-python 3.0.12 leaves open, without a warning.
+    """Collect what kafka-python 3.0.12 leaves open, without a warning: sockets, and the client of a failed producer.
 
     Its log is off, because the records that pytest keeps would keep the sockets from being collected here.
     """

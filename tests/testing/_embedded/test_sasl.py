@@ -184,7 +184,7 @@ def send_raw(wire: Wire, data: bytes) -> None:
 def test_an_old_clients_token_comes_without_a_header(cluster: EmbeddedKafka, wire: Wire) -> None:
     assert wire.ask(SaslHandshakeRequest(mechanism="PLAIN"), 0).error_code == 0
     send_raw(wire, token("bob", "b\u00e4r"))
-    assert wire.receive_raw() == b""
+    assert wire.receive_frame() == b""
     assert wire.ask(MetadataRequest(topics=[]), 9).brokers
     record = cluster.connections[-1]
     assert [exchange.api for exchange in record.exchanges] == ["SaslHandshake", "token", "Metadata"]

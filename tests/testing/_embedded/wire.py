@@ -1,88 +1,17 @@
-"""A client that speaks the wire protocol itself: it may send several requests before it reads an answer."""
+"""What tests of the embedded cluster ask on the wire."""
 
 from __future__ import annotations
 
-import itertools
-import socket
-import ssl
-import struct
-from types import TracebackType
 from typing import Any
 
-from kafka.protocol.api_header import ResponseClassRegistry
 from kafka.protocol.consumer import FetchRequest
 from kafka.protocol.producer import ProduceRequest
 from kafka.record import MemoryRecordsBuilder
 from kafka.record.memory_records import MemoryRecords
 
-__all__ = ["Wire", "fetch", "fetched", "produce"]
+from contract.wire import Wire
 
-
-class Wire:
-    """One connection to a broker. A context manager that closes it."""
-
-    def __init__(self, address: str, client_id: str = "wire", timeout_s: float = 10.0) -> None:
-        host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout_s)
-        self._client_id = client_id
-        self._numbers = itertools.count(1)
-        self._sent: dict[int, Any] = {}
-        self._file = self.socket.makefile("rb")
-
-    def __enter__(self) -> Wire:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.close()
-        self.socket.close()
-
-    def secure(self, context: ssl.SSLContext) -> None:
-        """Speak TLS from now on."""
-        self._file.close()
-        self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
-        self._file = self.socket.makefile("rb")
-
-    def send(self, request: Any, version: int) -> int:
-        """Write a request; returns its correlation id."""
-        number = next(self._numbers)
-        request.API_VERSION = version
-        request.with_header(correlation_id=number, client_id=self._client_id)
-        self._sent[number] = request
-        self.socket.sendall(request.encode(header=True, framed=True))
-        return number
-
-    def receive(self) -> tuple[int, Any]:
-        """Read an answer: the correlation id and the response. Raises EOFError where the connection has ended."""
-        frame = self.receive_raw()
-        (number,) = struct.unpack_from(">i", frame)
-        request = self._sent.pop(number)
-        response = ResponseClassRegistry.get_response_class(request.header)
-        return number, response.decode(frame, version=request.API_VERSION, header=True)
-
-    def receive_raw(self) -> bytes:
-        """Read one frame. Raises EOFError where the connection has ended."""
-        size = self._file.read(4)
-        if len(size) < 4:
-            raise EOFError("the broker has closed the connection")
-        return self._file.read(int(struct.unpack(">i", size)[0]))
-
-    def ask(self, request: Any, version: int) -> Any:
-        """Send a request and read its answer."""
-        number = self.send(request, version)
-        answered, response = self.receive()
-        assert answered == number
-        return response
-
-    def has_ended(self) -> bool:
-        """Wait for the broker to close the connection; False where it sends something first, or is silent."""
-        try:
-            return self._file.read(1) == b""
-        except ConnectionResetError:
-            return True
-        except TimeoutError:
-            return False
+__all__ = ["Wire", "batch", "fetch", "fetched", "produce"]
 
 
 def batch(*values: bytes, timestamp: int = 1_000) -> bytes:
