@@ -102,7 +102,12 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         known = self._conns.get(node_id)
         if known is not None and known.connected:
             return known
-        connection = super().get_connection(node_id, **options)
+        try:
+            connection = super().get_connection(node_id, **options)
+        except (NodeNotReadyError, UnknownBrokerIdError) as error:
+            # kafka-python's producer formats what an error carries with %, which fails for a tuple such as a LaneKey:
+            # the batch that was to be sent again would be forgotten.
+            raise type(error)(_name_of(node_id)) from error
         if connection is not known:
             self._on_connection(as_lane_key(node_id), connection)
         return connection
@@ -278,3 +283,7 @@ def as_lane_key(key: Any) -> LaneKey:
 
 def _broker_of(key: Any) -> Any:
     return key.node_id if isinstance(key, LaneKey) else key
+
+
+def _name_of(key: Any) -> str:
+    return f"broker {key.node_id}, lane {key.lane.value}" if isinstance(key, LaneKey) else str(key)

@@ -242,8 +242,9 @@ def test_while_a_broker_is_down_its_lanes_do_not_each_try(broker: ScriptedBroker
             harness.manager.get_connection(PRODUCE)
         assert harness.opened == [CONTROL], "the produce lane was not tried"
         assert harness.manager.connection_delay(PRODUCE) > 0
-        with pytest.raises(NodeNotReadyError):
+        with pytest.raises(NodeNotReadyError) as refused:
             harness.wait(harness.manager.send_on(PRODUCE, heartbeat()))
+        assert refused.value.args == ("broker 1, lane produce",), "kafka-python formats it with %"
         assert harness.connect(LaneKey(2, Lane.PRODUCE)).connected, "another broker has nothing to do with it"
     finally:
         harness.close()
