@@ -77,6 +77,8 @@ def check_sizes(options: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfigurationError(f"{name} must be a number, not {value!r}")
+        if not isinstance(value, int) and not name.endswith("_ms"):
+            raise ConfigurationError(f"{name} must be a whole number, but is {value!r}")
         # kafka-python's own way to say "no limit" or "never" for these two
         if value < 0 and not (value == -1 and name in ("consumer_timeout_ms", "linger_ms")):
             raise ConfigurationError(f"{name} must not be negative, but is {value!r}")

@@ -58,6 +58,8 @@ def test_options_of_a_client_are_not_the_pools(option: str) -> None:
         {"max_poll_records": -5},
         {"batch_size": None, "linger_ms": -2},
         {"max_in_flight_requests_per_connection": -1},
+        {"max_in_flight_requests": 1.5},
+        {"fetch_buffer_bytes": 1e6},
     ],
 )
 def test_a_size_that_cannot_be_is_refused_by_name(options: dict[str, Any]) -> None:
