@@ -400,7 +400,7 @@ def test_what_runs_by_itself_is_started_where_its_end_is_heard_of() -> None:
 
 def test_an_idle_poll_finds_its_configuration() -> None:
     config = consumer_in_group().config
-    for name in ("enable_auto_commit", "group_id", "heartbeat_interval_ms", "retry_backoff_ms"):
+    for name in ("enable_auto_commit", "group_id", "heartbeat_interval_ms", "max_poll_interval_ms", "retry_backoff_ms"):
         assert name in config, f"idling.Idling reads {name}"
 
 

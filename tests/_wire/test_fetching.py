@@ -277,16 +277,3 @@ def test_who_sent_a_fetch_hears_of_its_answer_after_all_others(world: World, how
     else:
         world.fetching.release(1)
     assert in_order == ["told", "answered"]
-
-
-def test_what_a_released_consumer_waited_for_is_not_lost(world: World) -> None:
-    """The multiplexer goes on with what others wait for, and with what the release leaves to it."""
-    at_rest(world, 1)
-    other = at_rest(world, 2)
-    world.fetching.release(1)
-    world.net.run()
-    for _ in range(3):
-        world.net.run(0.5)
-        world.answer_all()
-    assert world.open(), "nothing is fetched for the other one any more"
-    assert not other.is_done

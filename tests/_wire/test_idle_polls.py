@@ -84,6 +84,19 @@ def test_a_pass_hears_of_what_is_no_fetch(reading: Reading, log: Log) -> None:
     assert fetch.ended().value == ({}, False), "it must not say that there is nothing to wait for"
 
 
+def test_a_pass_of_a_poll_waits_for_whatever_stirs(reading: Reading) -> None:
+    reading.come_to_rest()
+    reading.state().mark_pending_revocation()  # so that a pass is made; its fetch is on its way and is not answered
+    reading.idling._retry_ms = 600_000
+    reading.idling._stirred = stirred = NoticedEvent()
+    reading.wired.stir()
+    poll = Call(lambda: reading.poll(600_000))
+    assert stirred.waited_for.wait(5)
+    assert reading.passes == 1
+    reading.wired.interrupt()
+    assert isinstance(poll.ended().error, Interrupted)
+
+
 def test_a_pass_returns_what_comes_while_it_waits(reading: Reading, log: Log) -> None:
     reading.come_to_rest()
     reading.idling._retry_ms = 600_000
@@ -214,20 +227,17 @@ def test_it_is_stirred_when_whoever_awaits_a_task_has_gone_on(reading: Reading, 
 
 
 def test_it_is_stirred_when_all_have_heard_of_new_metadata(
-    reading: Reading, broker: ScriptedBroker, engine: Engine
+    reading: Reading, broker: ScriptedBroker, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[bool] = []
-
-    class Listener:
-        def __call__(self, view: Any) -> None:
-            heard.append(reading.idling._stirred.is_set())
-
     reading.come_to_rest()
-    for _ in range(20):  # they are called in no particular order
-        reading.manager.cluster.add_listener(Listener())
+    view: Any = reading.manager.cluster
+    # They are called in no particular order; here this one comes last.
+    in_order = [*view._listeners, lambda _: heard.append(reading.idling._stirred.is_set())]
+    monkeypatch.setattr(view, "_listeners", in_order)
     engine.net.run(engine.manager.cluster.update_metadata, metadata(broker))
     settle(engine)
-    assert heard == [False] * 20
+    assert heard == [False]
     assert reading.idling._stirred.is_set()
 
 
@@ -267,6 +277,13 @@ def test_the_answer_of_an_older_fetch_leaves_the_newer_one(reading: Reading, eng
 
 
 # -- an interrupt ------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_is_there_when_it_stirs(reading: Reading) -> None:
+    seen: list[bool] = []
+    reading.manager.stir = lambda: seen.append(reading.manager._interrupt.asked)
+    reading.wired.interrupt()
+    assert seen[0] is True
 
 
 def test_an_interrupt_between_the_look_and_the_wait_ends_the_poll(reading: Reading) -> None:
