@@ -171,7 +171,10 @@ def _unavailable(error: ClusterError) -> NoReturn:
 
 
 def _undo_faults(cluster: Cluster) -> None:
-    # Which faults are in force only the cluster knows; it is no harm to undo one that is not.
+    if isinstance(cluster, EmbeddedKafka):
+        cluster.reset_faults()
+        return
+    # Which faults are in force only Docker knows; it is no harm to undo one that is not.
     for node_id in cluster.node_ids:
         for undo in (cluster.resume, cluster.start, cluster.heal):
             with suppress(ClusterError):

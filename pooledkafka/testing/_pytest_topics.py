@@ -39,14 +39,14 @@ class TopicFactory:
         Args:
             partitions: how many.
             replication_factor: None for the cluster's default.
-            config: the topic's own settings, such as `{"cleanup.policy": "compact"}`.
+            config: the topic's own settings, such as `{"max.message.bytes": "2000000"}`; an embedded cluster knows few.
 
         Raises:
             kafka.errors.KafkaError: the cluster refuses, for example with InvalidReplicationFactorError.
             ClusterError: a broker still does not know the topic after 30 s.
 
         Example:
-            >>> name = kafka_topic_factory(partitions=6, config={"retention.ms": "1000"})  # doctest: +SKIP
+            >>> name = kafka_topic_factory(partitions=6, config={"max.message.bytes": "2000000"})  # doctest: +SKIP
         """
         name = _topic_name(self._test)
         topic = {

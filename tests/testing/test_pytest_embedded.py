@@ -58,7 +58,7 @@ def test_all_fixtures_need_nothing_with_the_embedded_backend(
     pytester.makepyfile("""
         from kafka import KafkaProducer
         from kafka.structs import TopicPartition
-        from pooledkafka.testing import EmbeddedKafka
+        from pooledkafka.testing import EmbeddedKafka, Never
 
         def test_topics(kafka_cluster, kafka_bootstrap_servers, kafka_topic_factory):
             assert isinstance(kafka_cluster, EmbeddedKafka)
@@ -69,8 +69,12 @@ def test_all_fixtures_need_nothing_with_the_embedded_backend(
             kafka_fault_cluster.kill(2)
             assert kafka_fault_cluster.leader_of(kafka_topic) in (1, 3)
 
-        def test_healthy_again(kafka_fault_cluster):
+            kafka_fault_cluster.intercept("Produce", Never())
+
+        def test_healthy_again(kafka_fault_cluster, kafka_topic):
             kafka_fault_cluster.wait_until_healthy(timeout_s=0)
+            with KafkaProducer(**kafka_fault_cluster.client_options()) as producer:
+                producer.send(kafka_topic, b"x").get(timeout=10)
     """)
     options = ["--kafka-backend=embedded"] if by == "option" else []
     pytester.runpytest_inprocess(*options).assert_outcomes(passed=3)

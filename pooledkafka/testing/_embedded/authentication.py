@@ -19,6 +19,11 @@ class Credentials:
     """The users of the cluster; ``password`` is that of the one that ``client_options`` names."""
 
     def __init__(self, users: Mapping[str, str]) -> None:
+        for username, password in users.items():
+            if not isinstance(username, str) or not isinstance(password, str):
+                raise ValueError(
+                    f"credentials has the user {username!r} with something that is no string; expected two"
+                )
         self.password = secrets.token_urlsafe(12)
         self._users = {**users, USERNAME: self.password}
 

@@ -64,6 +64,7 @@ class Broker:
         self._numbers = numbers
         self._ports: list[ListeningPort] = []
         self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # that serve connections
         self._reapers: dict[Connection, asyncio.TimerHandle] = {}
 
     @property
@@ -91,6 +92,8 @@ class Broker:
         self._ports = []
         for connection in list(self._connections):
             connection.abort()
+        for task in self._tasks:  # of connections too that have ended since
+            task.cancel()
         self.fetch_sessions.clear()
 
     def admit(self, connection: Connection) -> bool:
@@ -103,6 +106,11 @@ class Broker:
         self._records.append(connection.record)
         self._reap_later(connection)
         return True
+
+    def serves(self, task: asyncio.Task[None]) -> None:
+        """A connection has its task."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def left(self, connection: Connection) -> None:
         """A connection has ended."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import ssl
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from .._cluster import Cluster
@@ -111,22 +113,26 @@ class EmbeddedKafka(Cluster):
     def open(self) -> None:
         """Start the brokers, empty, and return when they listen."""
         with self._lock:
-            if self._thread is None:
+            if self._thread is None or self._pid != os.getpid():
                 thread = LoopThread("pooledkafka-embedded")
                 try:
                     thread.call(self._start)
                 except BaseException:
-                    thread.stop()
+                    thread.stop(self._stop)
                     raise
                 self._thread, self._pid = thread, os.getpid()
 
     def close(self) -> None:
-        """Close all connections and ports, end the thread, forget all records; within 2 s, whatever clients do."""
+        """Close all connections and ports, end the thread, forget all records; within 2 s, whatever clients do.
+
+        Not from a fault's function. Raises ClusterError where such a function blocks the cluster's thread.
+        """
+        if self._thread is not None and self._thread.is_current:
+            raise RuntimeError("the embedded cluster cannot be closed by a function that one of its faults calls")
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is not None and self._pid == os.getpid():
-                thread.call(self._stop)
-                thread.stop()
+                thread.stop(self._stop)
 
     stop = close
 
@@ -163,7 +169,8 @@ class EmbeddedKafka(Cluster):
         for broker in self._state.brokers.values():
             broker.stop()
         if self._tls_cafile is not None:
-            os.unlink(self._tls_cafile)
+            with suppress(FileNotFoundError):
+                os.unlink(self._tls_cafile)
             self._tls_cafile = None
 
     # -- where it is ---------------------------------------------------------------------------------------------------
@@ -197,7 +204,8 @@ class EmbeddedKafka(Cluster):
         return client_options(listener, ports, HOST, self._credentials.password, self._tls_cafile)
 
     def __repr__(self) -> str:
-        state = self.bootstrap_servers if self._thread is not None else "closed"
+        here = self._thread is not None and self._pid == os.getpid()
+        state = self.bootstrap_servers if here else "closed"
         return f"<EmbeddedKafka of {len(self._node_ids)} [{', '.join(self._listeners)}]: {state}>"
 
     # -- topics --------------------------------------------------------------------------------------------------------
@@ -214,8 +222,13 @@ class EmbeddedKafka(Cluster):
         """Make a topic, known to all brokers at once; returns its name.
 
         ``assignment`` names the replicas of each partition, the leader first, in place of the two numbers. Raises the
-        error of kafka.errors that a broker would answer.
+        error of kafka.errors that a broker would answer, and ValueError for what no request could say.
         """
+        for what, number in (("partitions", partitions), ("replication_factor", replication_factor)):
+            if not isinstance(number, int):
+                raise ValueError(f"{what} is {number!r}; expected a whole number")
+        if assignment is not None and partitions not in (1, len(assignment)):
+            raise ValueError(f"partitions is {partitions}, but assignment names replicas of {len(assignment)}")
         self._call(self._state.create_topic, name, partitions, replication_factor, config, assignment)
         return name
 
@@ -262,8 +275,8 @@ class EmbeddedKafka(Cluster):
         name = checked_name(api)
         if node_id is not None:
             self._broker(node_id)
-        if times is not None and times < 1:
-            raise ValueError(f"times is {times!r}; expected a number from 1 on, or None for all")
+        if times is not None and (not isinstance(times, int) or times < 1):
+            raise ValueError(f"times is {times!r}; expected a whole number from 1 on, or None for all")
         checked_action(action)
 
         def add() -> Fault:
@@ -329,10 +342,13 @@ class EmbeddedKafka(Cluster):
         """End every partition of a broker, if there is any."""
         self._control("heal", node_id)
 
-    def move_leader(self, topic: str, partition: int, node_id: int) -> None:
-        """Let another replica lead, in a new leader epoch, with what it has copied."""
+    def move_leader(self, topic: str, partition: int, node_id: int, *, unclean: bool = False) -> None:
+        """Let another replica lead, in a new leader epoch, with what it has copied.
+
+        One that is not in sync would lose records that were acknowledged: only where ``unclean`` says so.
+        """
         self._broker(node_id)
-        self._call(lambda: self._controller.move_leader(topic, partition, node_id))
+        self._call(lambda: self._controller.move_leader(topic, partition, node_id, unclean))
 
     def truncate(self, topic: str, partition: int, offset: int) -> None:
         """Lose the records from ``offset`` on, in a new leader epoch: as after an unclean election.
@@ -343,7 +359,7 @@ class EmbeddedKafka(Cluster):
 
     def slow_follower(self, node_id: int, delay_s: float | None) -> None:
         """Let a broker copy what others lead only after a delay in seconds; None: never; 0: at once again."""
-        if delay_s is not None and delay_s < 0:
+        if delay_s is not None and not 0 <= delay_s < math.inf:
             raise ValueError(f"delay_s is {delay_s!r}; expected seconds from 0 on, or None for never")
         self._control("slow_follower", node_id, delay_s)
 
@@ -367,9 +383,18 @@ class EmbeddedKafka(Cluster):
         """
         if name not in NAMES:
             raise ValueError(f"there is no quota {name!r}; expected one of {', '.join(NAMES)}")
-        if bytes_a_second is not None and not bytes_a_second > 0:
+        if bytes_a_second is not None and not 0 < bytes_a_second < math.inf:
             raise ValueError(f"bytes_a_second is {bytes_a_second!r}; expected a number above 0, or None for no limit")
         self._call(self._state.quotas.set, name, bytes_a_second, client_id)
+
+    def reset_faults(self) -> None:
+        """Remove every fault: those of `intercept`, brokers that are down, paused, cut off or slow, and quotas.
+
+        Leaders, coordinators and logs stay as they are.
+        """
+        for fault in self._call(lambda: list(self._faults)):
+            fault.remove()
+        self._call(self._controller.reset)
 
     def wait_until_healthy(self, timeout_s: float = 60.0) -> None:
         """See `Cluster`. Nothing here takes time but followers that were slowed and brokers that are down."""

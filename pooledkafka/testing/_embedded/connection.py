@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 import time
 from collections import deque
@@ -63,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._active_at = self.broker.state.now()
         if self.broker.admit(self):
             self._task = asyncio.get_running_loop().create_task(self._serve())
+            self.broker.serves(self._task)
         else:
             transport.abort()
 
@@ -92,6 +94,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """It has ended. What it has begun goes on, as on a real broker."""
+        try:
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # though a forked process has it open
+        except OSError:
+            pass  # the client has closed it already
         self.record.closed_at = time.monotonic()
         self._end()
         self._writable.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from .partition import Partition
 from .state import State
 
@@ -20,6 +22,7 @@ class Controller:
         self._state = state
         self._paused: set[int] = set()
         self._cut: dict[int, str] = {}  # from whom: "clients", "brokers" or "everyone"
+        self._giving_up: dict[int, asyncio.TimerHandle] = {}
 
     # -- brokers -------------------------------------------------------------------------------------------------------
 
@@ -62,6 +65,8 @@ class Controller:
             self._state.brokers[node_id].running.set()
         else:
             self._state.brokers[node_id].running.clear()
+        if (timer := self._giving_up.pop(node_id, None)) is not None:
+            timer.cancel()
         if self._is_reached(node_id):
             self._state.unreached.discard(node_id)
             self._state.set_available(node_id, True)
@@ -71,13 +76,13 @@ class Controller:
         if node_id in self._state.available:
             timeout_ms = self._state.settings[node_id].broker_session_timeout_ms
             if timeout_ms:
-                self._state.later(timeout_ms / 1000, self._give_up, node_id)
+                self._giving_up[node_id] = self._state.later(timeout_ms / 1000, self._give_up, node_id)
             else:
                 self._give_up(node_id)
 
     def _give_up(self, node_id: int) -> None:
-        if not self._is_reached(node_id):
-            self._state.set_available(node_id, False)
+        self._giving_up.pop(node_id, None)
+        self._state.set_available(node_id, False)
 
     def _serves(self, node_id: int) -> bool:
         return node_id not in self._paused and self._cut.get(node_id) not in ("clients", "everyone")
@@ -86,14 +91,32 @@ class Controller:
         up = self._state.brokers[node_id].is_up
         return up and node_id not in self._paused and self._cut.get(node_id) not in ("brokers", "everyone")
 
+    def reset(self) -> None:
+        """End all that is in force here, and the quotas."""
+        self._paused.clear()
+        self._cut.clear()
+        self._state.follower_delays_s.clear()
+        self._state.quotas.limits.clear()
+        for node_id, broker in self._state.brokers.items():
+            if broker.is_up:
+                self._settle(node_id)
+            else:
+                self.start(node_id)
+        self._catch_up()
+
     # -- partitions ----------------------------------------------------------------------------------------------------
 
-    def move_leader(self, topic: str, index: int, node_id: int) -> None:
+    def move_leader(self, topic: str, index: int, node_id: int, unclean: bool) -> None:
         partition = self._state.partition(topic, index)
         if node_id not in partition.replicas or node_id not in self._state.available:
             raise ValueError(
                 f"broker {node_id} cannot lead {topic}-{index}: its replicas are {partition.replicas}, "
                 f"and the brokers {self._state.available} are up"
+            )
+        if node_id not in partition.in_sync and not unclean:
+            raise ValueError(
+                f"broker {node_id} is not in sync with {topic}-{index}, but {partition.in_sync} are: led by it, the "
+                f"partition would lose records; say unclean=True if it is to"
             )
         partition.lead(node_id)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,10 @@ class Delay:
     seconds: float
     answer: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.seconds, (int, float)) or not 0 <= self.seconds < math.inf:
+            raise ValueError(f"a delay of {self.seconds!r}; expected seconds from 0 on")
+
 
 @dataclass(frozen=True)
 class Hold:
@@ -35,6 +41,13 @@ class Error:
     """Answer with an error and do nothing: a class of ``kafka.errors``, for everything that the request asks for."""
 
     error: type[BrokerResponseError]
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.error, type) and issubclass(self.error, BrokerResponseError)):
+            raise ValueError(
+                f"{self.error!r} is no error that a broker answers; expected a class of kafka.errors that extends "
+                f"BrokerResponseError, such as NotLeaderForPartitionError"
+            )
 
 
 @dataclass(frozen=True)
@@ -63,10 +76,11 @@ returns one of the other actions, or None to let the request be served as if the
 
 def checked_action(action: Any) -> None:
     """Raise ValueError for what is no action."""
+    if isinstance(action, type):
+        example = f"{action.__name__}()" if action in _ACTIONS else f"Error({action.__name__})"
+        raise ValueError(f"action is the class {action.__name__}; expected an action, such as {example}")
     if action is not None and not callable(action) and not isinstance(action, _ACTIONS):
         raise ValueError(f"action is {action!r}; expected one of {', '.join(kind.__name__ for kind in _ACTIONS)}")
-    if isinstance(action, type) and action in _ACTIONS:
-        raise ValueError(f"action is the class {action.__name__}; expected one of it, such as {action.__name__}()")
 
 
 _ACTIONS = (Delay, Hold, Error, Drop, Half, Never)
@@ -125,12 +139,14 @@ class Fault:
 
     def release(self) -> None:
         """Let go what it holds, now and in future."""
-        self._loop.call_soon_threadsafe(self._released.set)
+        with suppress(RuntimeError):  # the cluster is closed, and holds nothing
+            self._loop.call_soon_threadsafe(self._released.set)
 
     def remove(self) -> None:
         """End it; what it holds is let go. Does nothing where it has ended."""
         self.release()
-        self._loop.call_soon_threadsafe(self._removed, self)
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._removed, self)
 
     def __enter__(self) -> Fault:
         return self
@@ -167,6 +183,7 @@ class Fault:
         action: Any = self._action
         if callable(action):
             action = action(call.request)
+            checked_action(action)
         if action is None:
             return await serve(call)
         if isinstance(action, (Delay, Hold)):
@@ -185,7 +202,8 @@ class Fault:
             await serve(call)
         if isinstance(action, Drop):
             raise Hangup
-        return await asyncio.Event().wait()  # until the connection ends
+        await call.connection.ended.wait()
+        raise Hangup
 
 
 def _first_half(response: Any, call: Call) -> bytes:

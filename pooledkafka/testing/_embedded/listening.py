@@ -39,6 +39,7 @@ class ListeningPort:
     def close(self) -> None:
         """Refuse connections from now on, and end those that have not begun."""
         self._loop.remove_reader(self._socket)
+        self._socket.shutdown(socket.SHUT_RDWR)  # a process that was forked meanwhile has it open too
         self._socket.close()
         for accepted in self._opening.values():
             try:

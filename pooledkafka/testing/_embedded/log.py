@@ -40,15 +40,6 @@ class Log:
         """The offset of the next record."""
         return self._batches[-1].last_offset + 1 if self._batches else self.start_offset
 
-    @property
-    def latest_epoch(self) -> int:
-        """The leader epoch of the last batch; -1 where there is none."""
-        return self._batches[-1].leader_epoch if self._batches else -1
-
-    @property
-    def size(self) -> int:
-        return sum(batch.size for batch in self._batches)
-
     def append(self, batch: Batch, leader_epoch: int) -> Batch:
         """Put a batch at the end; returns it with its offsets."""
         batch = batch.at(self.end_offset, leader_epoch)
@@ -110,15 +101,6 @@ class Log:
             if self._batches[index].last_offset >= end:
                 return
             yield self._batches[index]
-
-    def bytes_between(self, offset: int, end: int, enough: int) -> int:
-        """How many bytes ``read`` could return; counted until there are ``enough``."""
-        total = 0
-        for batch in self.batches(offset, end):
-            total += batch.size
-            if total >= enough:
-                break
-        return total
 
     def is_open(self, producer_id: int, epoch: int | None = None) -> bool:
         """Whether a producer, and in this epoch, has written here since its last transaction ended."""

@@ -155,10 +155,10 @@ class Partition:
         """Up to which offset a replica has the log."""
         return self.log.end_offset if node_id == self.leader else self._ends[node_id]
 
-    def up(self, node_id: int) -> None:
+    def up(self, node_id: int, unclean: bool) -> None:
         """A broker has come back: it catches up, and leads where nobody does."""
         self._alive.add(node_id)
-        if self.leader == -1 and node_id in self.in_sync:
+        if self.leader == -1 and node_id in self.replicas and (node_id in self.in_sync or unclean):
             self.lead(node_id)
         else:
             self._replicate()

@@ -25,7 +25,7 @@ class Exchange:
     arrived_at: float
     """When its last byte was read, though an earlier request may still be served."""
     answered_at: float | None = None
-    """When its answer was written; None so far, or where there is none."""
+    """When its answer was written, or it was done where it has none; None so far."""
 
 
 class ConnectionRecord:

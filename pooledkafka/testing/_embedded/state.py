@@ -53,10 +53,8 @@ class State:
         self.quotas = Quotas(self.now)
         self._available = list(settings)  # in the order of their node ids
         self._coordinators: dict[int, int] = {}  # node id by slot, where one was chosen
-        self._coordinators_moved: list[Callable[[], None]] = []
         self._producer_ids = itertools.count(1_000)
         self._first_replica = itertools.count()
-        self.when_coordinators_move(self._tell_groups)
 
     # -- brokers -------------------------------------------------------------------------------------------------------
 
@@ -81,10 +79,10 @@ class State:
         for topic in list(self.topics.values()):
             for partition in topic.partitions:
                 if available:
-                    partition.up(node_id)
+                    partition.up(node_id, unclean)
                 else:
                     partition.down(node_id, unclean)
-        self._tell_coordinators_moved()
+        self._tell_groups()
 
     # -- topics --------------------------------------------------------------------------------------------------------
 
@@ -237,15 +235,7 @@ class State:
     def move_coordinator(self, key: str, node_id: int) -> None:
         """Let another broker coordinate this group or transactional id, and those that share its slot."""
         self._coordinators[zlib.crc32(key.encode()) % _SLOTS] = node_id
-        self._tell_coordinators_moved()
-
-    def when_coordinators_move(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` whenever any coordinator may have become another: what is parked there must be answered."""
-        self._coordinators_moved.append(listener)
-
-    def _tell_coordinators_moved(self) -> None:
-        for listener in list(self._coordinators_moved):
-            listener()
+        self._tell_groups()
 
     def _tell_groups(self) -> None:
         for group in list(self.groups.values()):

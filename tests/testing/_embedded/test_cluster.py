@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +24,7 @@ from kafka.errors import (
 from kafka.protocol.metadata import ApiVersionsRequest
 from kafka.structs import TopicPartition
 
-from pooledkafka.testing import ClusterError, EmbeddedKafka, Hold, UnhealthyClusterError
+from pooledkafka.testing import ClusterError, EmbeddedKafka, Hold, Never, UnhealthyClusterError
 from tests.testing._embedded.wire import Wire, fetch, fetched, produce
 
 
@@ -110,6 +113,7 @@ def test_a_closed_cluster_says_so() -> None:
         ({"config": {"num.partitions": "many"}}, "num.partitions is 'many'; expected a whole number"),
         ({"config": {"num.partitions": 3}}, "num.partitions is 3; expected a string"),
         ({"config": {"auto.create.topics.enable": "yes"}}, "expected 'true' or 'false'"),
+        ({"credentials": {"ann": 5}}, "credentials has the user 'ann' with something that is no string"),
         ({"broker_config": {4: {}}}, "broker_config has 4, but the node ids are 1 to 3"),
     ],
 )
@@ -125,6 +129,25 @@ def test_replicas_that_are_none_are_refused(cluster: EmbeddedKafka) -> None:
             cluster.create_topic("t", assignment=assignment)
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda cluster: cluster.create_topic("t", "3"), "partitions is '3'; expected a whole number"),
+        (lambda cluster: cluster.create_topic("t", 3, assignment=[[1]]), "assignment names replicas of 1"),
+        (lambda cluster: cluster.slow_follower(1, float("nan")), "delay_s is nan"),
+        (lambda cluster: cluster.slow_follower(1, -1), "delay_s is -1"),
+        (lambda cluster: cluster.set_quota("producer_byte_rate", float("inf")), "bytes_a_second is inf"),
+        (lambda cluster: cluster.set_quota("request_rate", 1), "there is no quota 'request_rate'"),
+        (lambda cluster: cluster.kill(9), "there is no broker 9"),
+    ],
+)
+def test_a_wrong_argument_of_a_method_is_refused(
+    cluster: EmbeddedKafka, call: Callable[[EmbeddedKafka], object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        call(cluster)
+
+
 def test_its_own_thread_may_not_wait_for_itself(cluster: EmbeddedKafka) -> None:
     said: list[str] = []
 
@@ -137,6 +160,57 @@ def test_its_own_thread_may_not_wait_for_itself(cluster: EmbeddedKafka) -> None:
     with cluster.intercept("ApiVersions", call_back):
         assert answer_of(cluster, 1, ApiVersionsRequest(), 0).error_code == 0
     assert said == ["called on the embedded cluster's own thread, where it would wait for itself"]
+
+
+def test_it_is_not_closed_by_a_function_of_its_own(cluster: EmbeddedKafka) -> None:
+    said: list[str] = []
+
+    def close(_: Any) -> None:
+        try:
+            cluster.close()
+        except RuntimeError as error:
+            said.append(str(error))
+
+    with cluster.intercept("ApiVersions", close):
+        assert answer_of(cluster, 1, ApiVersionsRequest(), 0).error_code == 0
+    assert said == ["the embedded cluster cannot be closed by a function that one of its faults calls"]
+    assert answer_of(cluster, 1, ApiVersionsRequest(), 0).error_code == 0, "it is open as before"
+
+
+FORKING = """
+import os, socket, sys
+from pooledkafka.testing import EmbeddedKafka
+with EmbeddedKafka(brokers=1) as cluster:
+    host, port = cluster.address_of(1).split(":")
+    client = socket.create_connection((host, int(port)))
+    client.settimeout(5)
+    cluster.connections  # the broker has accepted it
+    down, up = os.pipe()
+    child = os.fork()
+    if not child:
+        print(repr(cluster).endswith("closed>"), flush=True)
+        cluster.close()
+        with cluster:
+            print(cluster.address_of(1) != f"{host}:{port}", flush=True)
+        os.read(down, 1)
+        os._exit(0)
+    cluster.kill(1)
+    print(client.recv(1) == b"", flush=True)
+    try:
+        socket.create_connection((host, int(port)), 5)
+    except ConnectionRefusedError:
+        print(True, flush=True)
+    cluster.start(1)
+    print(cluster.address_of(1) == f"{host}:{port}", flush=True)
+    os.write(up, b"x")
+    os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_process_has_none_and_holds_nothing_of_it() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.replace("True", "").strip() == "", done.stderr
+    assert done.stdout.count("True") == 5, done.stderr
 
 
 def test_clients_send_and_receive(cluster: EmbeddedKafka) -> None:
@@ -218,6 +292,45 @@ def test_a_broker_cut_off_from_the_others_serves_but_leads_nothing(cluster: Embe
         cluster.partition(1, from_="the world")
 
 
+def test_a_request_does_not_outlive_its_broker(cluster: EmbeddedKafka) -> None:
+    topic = cluster.create_topic("t", assignment=[[1]], config={"min.insync.replicas": "1"})
+    cluster.pause(1)
+    with Wire(cluster.address_of(1)) as wire, cluster.intercept("Produce") as met:
+        wire.send(produce(topic, b"a"), 9)
+        while not any(each.exchanges for each in cluster.connections):
+            time.sleep(0.001)  # until the broker has read it
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    while any(each.closed_at is None for each in cluster.connections):
+        time.sleep(0.001)
+    cluster.kill(1)
+    cluster.start(1)
+    assert answer_of(cluster, 1, ApiVersionsRequest(), 0).error_code == 0
+    assert met.requests == []
+    assert cluster.high_watermark_of(topic) == 0
+
+
+def test_a_second_failure_has_its_own_session_timeout() -> None:
+    with EmbeddedKafka(brokers=2, config={"broker.session.timeout.ms": "600000"}) as cluster:
+        cluster.create_topic("t", assignment=[[1, 2]])
+        for _ in range(3):
+            cluster.kill(1)
+            cluster.start(1)
+        assert cluster._call(lambda: dict(cluster._controller._giving_up)) == {}
+
+
+def test_all_faults_end_together(cluster: EmbeddedKafka) -> None:
+    topic = cluster.create_topic("t", assignment=[[1, 2, 3]])
+    cluster.intercept("Produce", Never())
+    cluster.slow_follower(3, None)
+    cluster.set_quota("producer_byte_rate", 1)
+    cluster.kill(1)
+    cluster.pause(2)
+    cluster.partition(3)
+    cluster.reset_faults()
+    cluster.wait_until_healthy(timeout_s=5)
+    assert error_of(answer_of(cluster, cluster.leader_of(topic), produce(topic, b"a"), 9)) == 0
+
+
 def test_others_lead_only_after_the_session_timeout() -> None:
     with EmbeddedKafka(brokers=2, config={"broker.session.timeout.ms": "600000"}) as cluster:
         topic = cluster.create_topic("t", assignment=[[1, 2]])
@@ -286,6 +399,29 @@ def test_a_moved_leader_answers_a_parked_fetch_elsewhere(cluster: EmbeddedKafka)
         assert error_of(wire.receive()[1]) in (6, 74)
     with pytest.raises(ValueError, match=r"broker 3 cannot lead t-0: its replicas are \[1, 2\]"):
         cluster.move_leader(topic, 0, 3)
+
+
+def test_a_replica_that_is_not_in_sync_leads_only_where_it_is_said_to_be_unclean() -> None:
+    with EmbeddedKafka(brokers=3, config={"replica.lag.time.max.ms": "50"}) as cluster:
+        topic = cluster.create_topic("t", assignment=[[1, 2, 3]])
+        cluster.slow_follower(3, None)
+        assert error_of(answer_of(cluster, 1, produce(topic, b"a"), 9)) == 0  # when 3 has left the ISR
+        with pytest.raises(ValueError, match=r"broker 3 is not in sync with t-0, but \[1, 2\] are"):
+            cluster.move_leader(topic, 0, 3)
+        cluster.move_leader(topic, 0, 3, unclean=True)
+        assert cluster.high_watermark_of(topic) == 0, "what was acknowledged is lost"
+
+
+def test_a_replica_that_was_not_in_sync_leads_where_nobody_else_can_and_that_is_allowed() -> None:
+    config = {"replica.lag.time.max.ms": "50", "unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
+    with EmbeddedKafka(brokers=2, config=config) as cluster:
+        topic = cluster.create_topic("t", assignment=[[1, 2]])
+        cluster.kill(2)
+        answer_of(cluster, 1, produce(topic, b"a"), 9)
+        cluster.kill(1)
+        assert cluster.leader_of(topic) == -1
+        cluster.start(2)
+        assert cluster.leader_of(topic) == 2
 
 
 def test_a_truncated_log_diverges(cluster: EmbeddedKafka) -> None:

@@ -128,6 +128,8 @@ def test_a_static_member_that_restarts_disturbs_nobody(cluster: EmbeddedKafka, m
     second = members.enter_context(Member(cluster, "second", group_instance_id="two"))
     balanced(first, second)
     had = second.partitions
+    with cluster.intercept("Heartbeat", client_id="first") as beats:
+        beats.wait_for(5)  # it is at rest: what it knew of the first rebalance late, it has done
     rejoined = cluster.intercept("JoinGroup", client_id="first")
     second.leave()  # which a static member does not say
     again = members.enter_context(Member(cluster, "again", group_instance_id="two"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kafka.errors import NotLeaderForPartitionError, RequestTimedOutError
+from kafka.errors import KafkaTimeoutError, NotLeaderForPartitionError, RequestTimedOutError
 from kafka.protocol.metadata import ApiVersionsRequest
 from kafka.protocol.producer import ProduceRequest
 
@@ -169,8 +170,10 @@ def test_only_the_client_or_broker_that_is_named_meets_it(topic: str) -> None:
     [
         (["Fetsch"], {}, "api is 'Fetsch'; expected one of .*Fetch"),
         (["Fetch", "drop"], {}, "action is 'drop'; expected one of Delay, Hold"),
-        (["Fetch", Hold], {}, r"action is the class Hold; expected one of it, such as Hold\(\)"),
+        (["Fetch", Hold], {}, r"action is the class Hold; expected an action, such as Hold\(\)"),
+        (["Fetch", RequestTimedOutError], {}, r"such as Error\(RequestTimedOutError\)"),
         (["Fetch", Hold()], {"times": 0}, "times is 0"),
+        (["Fetch", Hold()], {"times": 1.5}, "times is 1.5; expected a whole number"),
         (["Fetch", Hold()], {"node_id": 7}, "no broker 7; the node ids are 1"),
     ],
 )
@@ -179,6 +182,42 @@ def test_a_wrong_argument_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         cluster.intercept(*arguments, **options)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), "x"])
+def test_a_delay_that_cannot_be_is_refused(seconds: Any) -> None:
+    with pytest.raises(ValueError, match="expected seconds from 0 on"):
+        Delay(seconds)
+
+
+@pytest.mark.parametrize("error", ["x", KafkaTimeoutError, RequestTimedOutError()])
+def test_an_error_that_no_broker_answers_is_refused(error: Any) -> None:
+    with pytest.raises(ValueError, match="is no error that a broker answers; expected a class of"):
+        Error(error)
+
+
+def test_a_function_that_returns_no_action_ends_the_connection(cluster: EmbeddedKafka, wire: Wire) -> None:
+    with cluster.intercept("ApiVersions", lambda _: "drop"):
+        wire.send(ApiVersionsRequest(), 0)
+        assert wire.has_ended()
+
+
+def test_what_is_never_answered_is_forgotten_with_its_connection(cluster: EmbeddedKafka) -> None:
+    with cluster.intercept("ApiVersions", Never()) as never:
+        for _ in range(10):
+            with Wire(cluster.address_of(1)) as gone:
+                gone.send(ApiVersionsRequest(), 0)
+        never.wait_for(10)
+        broker = cluster._call(lambda: cluster._state.brokers[1])
+        while cluster._call(lambda: len(broker._tasks)):
+            time.sleep(0.001)
+
+
+def test_a_fault_may_be_removed_after_its_cluster_was_closed() -> None:
+    with EmbeddedKafka(brokers=1) as cluster:
+        fault = cluster.intercept("Fetch", Hold())
+    fault.release()
+    fault.remove()
 
 
 def test_waiting_for_a_request_ends_when_it_comes(cluster: EmbeddedKafka, wire: Wire) -> None:

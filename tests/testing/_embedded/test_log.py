@@ -59,15 +59,6 @@ def test_a_read_is_cut_off_but_has_one_whole_batch_at_least_where_it_must(log: L
     assert log.read(0, 4, 1, False) == b""
 
 
-def test_bytes_are_counted_until_there_are_enough(log: Log) -> None:
-    for _ in range(3):
-        append(log)
-    size = log.size // 3
-    assert log.bytes_between(0, 3, 1_000_000) == 3 * size
-    assert log.bytes_between(0, 3, 1) == size
-    assert log.bytes_between(3, 3, 1) == 0
-
-
 def test_records_are_found_by_time(log: Log) -> None:
     for timestamp in (100, 300, 200):
         append(log, 2, timestamp=timestamp)
@@ -99,7 +90,8 @@ def test_records_are_deleted_from_the_start(log: Log) -> None:
     assert (log.start_offset, log.end_offset) == (3, 6)
     assert next(iter(log.batches(3, 6))).base_offset == 2  # whole, as on a broker
     log.delete_before(6)
-    assert (log.start_offset, log.end_offset, log.size) == (6, 6, 0)
+    assert (log.start_offset, log.end_offset) == (6, 6)
+    assert list(log.batches(0, 6)) == []
     append(log)
     assert log.end_offset == 7
 
@@ -117,7 +109,6 @@ def test_a_log_that_begins_late_may_lose_all(log: Log) -> None:
 def test_an_epoch_ends_where_the_next_begins(log: Log) -> None:
     for leader_epoch in (2, 2, 5):
         append(log, 2, leader_epoch)
-    assert log.latest_epoch == 5
     assert [log.end_of_epoch(epoch) for epoch in (2, 3, 4, 5)] == [(2, 4), (2, 4), (2, 4), (5, 6)]
     assert log.end_of_epoch(1) == (1, 0)  # all is younger
     assert [log.epoch_at(offset) for offset in (0, 3, 4, 5, 6)] == [2, 2, 5, 5, -1]
@@ -125,7 +116,6 @@ def test_an_epoch_ends_where_the_next_begins(log: Log) -> None:
 
 def test_an_empty_log_ends_every_epoch_where_it_starts(log: Log) -> None:
     assert log.end_of_epoch(3) == (3, 0)
-    assert log.latest_epoch == -1
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------
