@@ -7,6 +7,7 @@ from pooledkafka.consumer import Consumer
 from pooledkafka.errors import (
     ConcurrentUseError,
     ConfigurationError,
+    ForkedClientError,
     PoolClosedError,
     PoolError,
     PoolTimeoutError,
@@ -37,6 +38,7 @@ __all__ = [
     "ConnectionPool",
     "ConnectionReady",
     "Consumer",
+    "ForkedClientError",
     "Kafka",
     "MetadataRefreshed",
     "PoolClosedError",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from types import TracebackType
 from typing import Any, TypeVar
 
+from pooledkafka._forking import inherit
 from pooledkafka.config import CONNECTION_OPTIONS, client_options
-from pooledkafka.errors import PoolClosedError
+from pooledkafka.errors import ForkedClientError, PoolClosedError
 from pooledkafka.pool import ConnectionPool
 
 __all__ = ["PooledClient"]
@@ -32,6 +34,9 @@ class PooledClient(ABC):
         self._pool = connection_pool
         self._options = client_options(options, self._known_options, self._what, connection_pool.options)
         self._closed = False  # set once, by close()
+        self._made_by = os.getpid()
+        self._forked = False  # set once, in a process that was forked from the one that made this client
+        inherit(self)
 
     def connect(self, timeout_ms: float | None = None) -> None:
         """Connect the complete pool; see ``ConnectionPool.connect``."""
@@ -50,7 +55,16 @@ class PooledClient(ABC):
         if self._private_pool is not None:
             self._private_pool.disconnect(timeout_ms)
 
+    @abstractmethod
+    def _in_child(self) -> None:
+        """See ``_forking.Inheritable``."""
+
     def _check_open(self) -> None:
+        if self._forked:
+            raise ForkedClientError(
+                f"the {self._what.partition(' ')[2]} was made by process {self._made_by}, from which this one was "
+                f"forked, and is still its own; make {self._what} here (its pool can be used: it connects anew)"
+            )
         if self._closed:
             raise PoolClosedError(f"the {self._what.partition(' ')[2]} is closed; make a new one")
 

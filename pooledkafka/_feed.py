@@ -43,6 +43,12 @@ class Feed:
                 listeners.remove(listener)
             self._listeners = tuple(listeners)
 
+    def in_child(self) -> None:
+        """Begin anew in a forked process: the thread is the parent's, and so are the events that it has not told."""
+        self._changed = threading.Condition()
+        self._events.clear()
+        self._thread = None
+
     def tell(self, event: PoolEvent) -> None:
         """Queue ``event`` for the listeners."""
         if not self._listeners:

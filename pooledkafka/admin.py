@@ -8,6 +8,7 @@ from typing import Any
 from kafka import KafkaAdminClient
 
 from pooledkafka._client import PooledClient
+from pooledkafka._forking import abandon
 from pooledkafka._wire import WiredAdmin
 from pooledkafka.config import ADMIN_OPTIONS
 from pooledkafka.pool import ConnectionPool
@@ -53,6 +54,11 @@ class Admin(PooledClient):
             self._detach(timeout_ms)
         finally:
             self._close_private_pool(timeout_ms)
+
+    def _in_child(self) -> None:
+        self._opening = threading.Lock()
+        abandon(self._wired)
+        self._wired = None
 
     def _detach(self, timeout_ms: float) -> None:
         with self._opening:

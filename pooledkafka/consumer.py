@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._client import PooledClient
+from pooledkafka._forking import abandon
 from pooledkafka._wire import Interrupted, WiredConsumer
 from pooledkafka.config import CONSUMER_OPTIONS
 from pooledkafka.errors import ConcurrentUseError, PoolClosedError, PoolTimeoutError
@@ -90,6 +91,14 @@ class Consumer(PooledClient):
             self._end(autocommit, timeout_ms)
         finally:
             self._close_private_pool(timeout_ms)
+
+    def _in_child(self) -> None:
+        self._use = threading.Lock()
+        self._user = self._listening = None
+        abandon(self._wired)
+        self._wired = None
+        self._ending = self._running = False
+        self._forked = True
 
     def _detach(self, timeout_ms: float) -> None:
         self._end(True, timeout_ms)

@@ -10,6 +10,7 @@ from kafka.errors import KafkaConfigurationError, KafkaError, KafkaTimeoutError
 __all__ = [
     "ConcurrentUseError",
     "ConfigurationError",
+    "ForkedClientError",
     "PoolClosedError",
     "PoolError",
     "PoolTimeoutError",
@@ -34,3 +35,11 @@ class ConfigurationError(PoolError, KafkaConfigurationError, ValueError):  # typ
 
 class ConcurrentUseError(PoolError):
     """A consumer was used by two threads at once. kafka-python's consumer is not thread-safe, and neither is ours."""
+
+
+class ForkedClientError(PoolError):
+    """A client that cannot be used in a forked process: a consumer, or a producer with a ``transactional_id``.
+
+    It belongs to the process that made it, whose membership or transaction it is. Pools and all other clients may be
+    used in a forked process: they connect anew there.
+    """

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from pooledkafka._feed import Feed, Listener
+from pooledkafka._forking import abandon, inherit
 from pooledkafka._logging import get_logger
 from pooledkafka._wire import Engine, Lane, Senders
 from pooledkafka.config import check_sizes, pool_options
@@ -70,7 +71,8 @@ class ConnectionPool:
             with its names, defaults and meaning.
 
     Nothing connects and no thread starts until ``connect()`` or the first use of a client. All methods may be called
-    from any thread. ``with`` connects, and disconnects at the end.
+    from any thread. ``with`` connects, and disconnects at the end. In a forked process a pool that was connected begins
+    anew: it connects at its first use, and leaves the parent's connections and records alone.
 
     Raises:
         ConfigurationError: an option is unknown, or has a value that cannot work.
@@ -117,6 +119,7 @@ class ConnectionPool:
         self._ended_created = 0  # connections of engines that have been stopped
         self._ended_closed = 0
         self._feed = Feed()
+        inherit(self)
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
@@ -211,6 +214,21 @@ class ConnectionPool:
             except Exception as error:  # the others, and the records of the producers, must not suffer for it
                 _log.warning("a client did not end in order", client=client.kind, error=repr(error))
         return connection.senders.close(max(0.0, deadline - time.monotonic()) * 1000)
+
+    def _in_child(self) -> None:
+        # A pool that was connected, or was connecting, connects anew at its first use here.
+        self._life, self._lock = threading.RLock(), threading.Lock()
+        connection, self._connection = self._connection, None
+        abandon((connection, self._clients, self._producers))
+        if connection is not None:
+            connection.senders.in_child()
+            connection.engine.in_child()
+        if self._state is State.CONNECTED:
+            self._state = State.NEW
+        self._clients = {}
+        self._producers = weakref.WeakSet()
+        self._ended_created = self._ended_closed = 0
+        self._feed.in_child()
 
     def __enter__(self) -> ConnectionPool:
         self.connect()

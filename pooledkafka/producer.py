@@ -12,6 +12,7 @@ from kafka.partitioner import Partitioner
 
 from pooledkafka._batch import BatchFuture
 from pooledkafka._client import PooledClient
+from pooledkafka._forking import abandon
 from pooledkafka._wire import WiredProducer, as_serializer
 from pooledkafka.config import PRODUCER_OPTIONS
 from pooledkafka.errors import ConfigurationError, PoolTimeoutError
@@ -101,6 +102,13 @@ class Producer(PooledClient):
             ) from error
         finally:
             connection.senders.release(sender, timeout_ms)
+
+    def _in_child(self) -> None:
+        self._opening = threading.Lock()
+        abandon((self._connection, self._sender, self._unfinished))
+        self._connection = self._sender = None
+        self._unfinished = set()  # of records that the parent sends
+        self._forked = self._forked or self._options.get("transactional_id") is not None
 
     def _opened(self) -> WiredProducer:
         sender = self._sender

@@ -249,6 +249,11 @@ class WiredProducer:
         """How many records, of all handles, are neither acknowledged nor failed."""
         return sum(batch.record_count for batch in self.kafka._accumulator._incomplete.all())
 
+    def in_child(self) -> None:
+        """Keep kafka-python from delivering the parent's records when a forked process ends."""
+        self.kafka._unregister_cleanup()
+        self.kafka._closed = True
+
     def close(self, timeout_ms: float) -> int:
         """Send what is buffered, end the Sender thread and detach; returns how many records were not delivered."""
         deadline = time.monotonic() + timeout_ms / 1000

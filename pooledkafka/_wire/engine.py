@@ -147,6 +147,21 @@ class Engine:
                 _log.warning("could not close the connections in order", error=repr(error))
             self.net.close()
 
+    def in_child(self) -> None:
+        """Close this forked process's copies of the connections, of which the parent and the brokers notice nothing.
+
+        Without the selector, which is the parent's too: taking a socket out of it would take it out there. And without
+        the transports, which would say farewell.
+        """
+        net = self.net
+        net._closed = True
+        inherited = {key.fileobj for key in net._selector.get_map().values()}
+        inherited.update((net._wakeup_r, net._wakeup_w))
+        inherited.update(conn.transport._sock for _, conn in self.manager.connections() if conn.transport is not None)
+        for each in inherited:
+            each.close()
+        net._selector.close()
+
     async def _bootstrap(self, timeout_ms: float) -> None:
         decided = Future()
 
