@@ -69,16 +69,19 @@ class WiredConsumer:
         self._pass: Callable[..., Any] = self.kafka._poll_once
         self.kafka._poll_once = self._checked_pass
 
-    def _checked_pass(self, timer: Any, *args: Any, **kwargs: Any) -> Any:
+    def _checked_pass(self, timer: Any, max_records: int, update_offsets: bool = True) -> Any:
         # Its milliseconds are rounded down: without one more, the last would be spent in passes that do not wait.
-        if self._idling.wait(0 if timer.expired else timer.timeout_ms + 1):
-            return {}
+        waited = self._idling.wait(0 if timer.expired else timer.timeout_ms + 1)
         # kafka-python gives back the records of a partition that was paused and resumed only where this is None, and
         # leaves an object here that has been read to its end: the partition would wait for ever.
         fetcher = self.kafka._fetcher
         if not fetcher._next_partition_records:
             fetcher._next_partition_records = None
-        return self._pass(timer, *args, **kwargs)
+        if waited:
+            # What a wait has brought is handed over first, as kafka-python does; the next pass does the rest.
+            records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
+            return records
+        return self._pass(timer, max_records, update_offsets=update_offsets)
 
     def stir(self) -> None:
         """To be called after each call of ``kafka`` that is no poll: there may be something to do now."""
