@@ -134,9 +134,13 @@ class Multiplexer:
         self._come_due()
         completions = [(fetch, Answers()) for fetch in self._superseded]
         self._superseded = []
-        completions += self._answer_touched()
+        touched, self._touched = self._touched, {}
+        for fetch in touched:
+            if self._pending.get(fetch.reader) is fetch:
+                answers = self._answers_for(fetch)
+                if answers is not None:
+                    completions.append((fetch, answers))
         self._keep_the_bound()
-        completions += self._answer_touched()  # those that were left behind there
         return Step(self._requests(), completions, self._wake_at())
 
     @property
@@ -171,12 +175,12 @@ class Multiplexer:
         came_to, self._came_to = self._came_to, {}
         for stream in came_to:
             if stream.full and stream.wanted_now and not stream.closed:
-                self._drop_before(stream, stream.offset)  # a slow reader keeps no fast one waiting
+                stream.drop_before(stream.offset)  # a slow reader keeps no fast one waiting
                 self._sort(stream)
         delivered, self._delivered = self._delivered, {}
         for stream in delivered:
             if stream.cursors and not self._read_ahead.has_room:
-                self._drop_before(stream, max(cursor.offset for cursor in stream.cursors.values()))
+                stream.drop_before(max(cursor.offset for cursor in stream.cursors.values()))
                 # Whoever waited for this was answered with another partition while it was on its way.
                 if not any(cursor.waiting is not None for cursor in stream.cursors.values()):
                     stream.give_back()
@@ -184,11 +188,6 @@ class Multiplexer:
         if self._starved and self._read_ahead.has_room:
             for stream in list(self._starved):
                 self._sort(stream)
-
-    def _drop_before(self, stream: Stream, offset: int) -> None:
-        for reader in stream.drop_before(offset):
-            if reader in self._pending:
-                self._touched[self._pending[reader]] = None
 
     def _wake_at(self) -> float | None:
         times = [self._sweep_at] if self._streams else []
@@ -238,16 +237,6 @@ class Multiplexer:
         return wire
 
     # -- answering readers ---------------------------------------------------------------------------------------------
-
-    def _answer_touched(self) -> list[tuple[LogicalFetch, Answers]]:
-        touched, self._touched = self._touched, {}
-        completions = []
-        for fetch in touched:
-            if self._pending.get(fetch.reader) is fetch:
-                answers = self._answers_for(fetch)
-                if answers is not None:
-                    completions.append((fetch, answers))
-        return completions
 
     def _answers_for(self, fetch: LogicalFetch) -> Answers | None:
         """What ``fetch`` is answered with now; None if it goes on waiting."""

@@ -6,6 +6,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -104,6 +105,14 @@ class Cluster(ABC):
 
         Returns before it has caught up: see `wait_until_healthy()`.
         """
+
+    def reset_faults(self) -> None:
+        """Undo what was done to the brokers, as far as it can be; returns before they have caught up."""
+        # Which faults are in force the brokers know, not we; it is no harm to undo one that is not.
+        for node_id in self.node_ids:
+            for undo in (self.resume, self.start, self.heal):
+                with suppress(ClusterError):
+                    undo(node_id)
 
     @property
     def bootstrap_servers(self) -> str:

@@ -103,7 +103,7 @@ class FaultClusters:
         try:
             yield cluster
         finally:
-            _undo_faults(cluster)
+            cluster.reset_faults()
 
     def _start(self, options: dict[str, Any]) -> Cluster:
         try:
@@ -168,14 +168,3 @@ def _unavailable(error: ClusterError) -> NoReturn:
     if os.environ.get(_REQUIRE_DOCKER) == "1":
         pytest.fail(f"{_REQUIRE_DOCKER}=1, but no Kafka cluster can be started: {error}", pytrace=False)
     pytest.skip(f"no Kafka cluster can be started: {error}")
-
-
-def _undo_faults(cluster: Cluster) -> None:
-    if isinstance(cluster, EmbeddedKafka):
-        cluster.reset_faults()
-        return
-    # Which faults are in force only Docker knows; it is no harm to undo one that is not.
-    for node_id in cluster.node_ids:
-        for undo in (cluster.resume, cluster.start, cluster.heal):
-            with suppress(ClusterError):
-                undo(node_id)

@@ -18,6 +18,8 @@ MAX_BYTES = 1_000
 class Bench:
     """A multiplexer, a clock, logs to read from, and what came out."""
 
+    patient = False  # whether its readers are
+
     def __init__(self, read_ahead: int = 1_000_000) -> None:
         self.now = 100.0
         self.broker = SimulatedBroker()
@@ -49,7 +51,8 @@ class Bench:
         max_bytes: int = 10_000,
     ) -> None:
         self.answers.pop(reader, None)
-        self.machine.submit(LogicalFetch(reader, positions, self.now + wait, min_bytes, max_bytes), self.now)
+        fetch = LogicalFetch(reader, positions, self.now + wait, min_bytes, max_bytes, patient=self.patient)
+        self.machine.submit(fetch, self.now)
         self.step()
 
     def step(self, seconds: float = 0.0) -> None:

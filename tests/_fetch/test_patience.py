@@ -6,7 +6,6 @@ import gc
 import weakref
 
 import pytest
-from kafka.structs import TopicPartition
 
 from pooledkafka._fetch import Line, LogicalFetch, Position
 from tests._fetch.simulated_log import partition_answer
@@ -16,18 +15,7 @@ from tests._fetch.test_multiplexer import MAX_BYTES, A, B, Bench
 class PatientBench(Bench):
     """A bench whose readers are all patient, and which keeps what the last step said."""
 
-    def fetch_positions(
-        self,
-        reader: int,
-        positions: dict[TopicPartition, Position],
-        wait: float = 0.5,
-        min_bytes: int = 1,
-        max_bytes: int = 10_000,
-    ) -> None:
-        self.answers.pop(reader, None)
-        fetch = LogicalFetch(reader, positions, self.now + wait, min_bytes, max_bytes, patient=True)
-        self.machine.submit(fetch, self.now)
-        self.step()
+    patient = True
 
     def idle(self, *readers: int, **at: int) -> None:
         """Bring readers to where they wait beyond their deadline: at the end of the logs, and told so."""

@@ -15,29 +15,11 @@ from kafka.structs import OffsetAndMetadata
 
 from pooledkafka._wire import Interrupted
 from pooledkafka._wire.engine import Engine
-from tests._wire.reading import ORDERS, OTHERS, Log, Reading, connected, metadata
+from tests._wire.reading import ORDERS, OTHERS, Log, Reading, metadata
 from tests._wire.test_consumer_facade import Call, NoticedEvent, Records, record, settle
 from tests.scripted_broker import ScriptedBroker
 
 LATER = 10**9  # no time of the monotonic clock
-
-
-@pytest.fixture
-def log() -> Log:
-    return Log()
-
-
-@pytest.fixture
-def engine(broker: ScriptedBroker, log: Log) -> Iterator[Engine]:
-    with connected(broker, log) as engine:
-        yield engine
-
-
-@pytest.fixture
-def reading(engine: Engine) -> Iterator[Reading]:
-    reading = Reading(engine, ORDERS)
-    yield reading
-    reading.close()
 
 
 @pytest.fixture

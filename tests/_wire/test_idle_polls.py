@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,28 +13,9 @@ from kafka.protocol.consumer import FetchRequest, HeartbeatRequest, HeartbeatRes
 
 from pooledkafka._wire import Interrupted
 from pooledkafka._wire.engine import Engine
-from tests._wire.reading import ORDERS, Log, Reading, connected, metadata
+from tests._wire.reading import ORDERS, Log, Reading, metadata
 from tests._wire.test_consumer_facade import Call, NoticedEvent, new_consumer, settle
 from tests.scripted_broker import ScriptedBroker
-
-
-@pytest.fixture
-def log() -> Log:
-    return Log()
-
-
-@pytest.fixture
-def engine(broker: ScriptedBroker, log: Log) -> Iterator[Engine]:
-    with connected(broker, log) as engine:
-        yield engine
-
-
-@pytest.fixture
-def reading(engine: Engine) -> Iterator[Reading]:
-    reading = Reading(engine, ORDERS)
-    yield reading
-    reading.close()
-
 
 # -- doing nothing -----------------------------------------------------------------------------------------------------
 
