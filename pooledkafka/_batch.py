@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,16 @@ from typing import Any
 from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
 
-__all__ = ["BatchFuture"]
+from pooledkafka._forking import belongs_to_parent, inherit
+from pooledkafka._wire import fail_in_child
+from pooledkafka.errors import ForkedClientError
+
+__all__ = ["BatchFuture", "not_told"]
+
+
+def not_told(what: str, made_by: int) -> ForkedClientError:
+    """The error in a forked process for what the parent has sent and will hear of."""
+    return belongs_to_parent(what, made_by, "that process sends what it stands for, and can wait for it")
 
 
 class BatchFuture(Future):  # type: ignore[misc]
@@ -18,17 +28,25 @@ class BatchFuture(Future):  # type: ignore[misc]
     It is done when every record is acknowledged or has failed, and fails with the first error of one.
     """
 
-    __slots__ = ("_complete", "_counting", "_futures", "_remaining")
+    __slots__ = ("__weakref__", "_complete", "_counting", "_futures", "_made_by", "_remaining")
 
     def __init__(self, futures: Sequence[Any]) -> None:
         super().__init__()
         self._futures = futures
+        self._made_by = os.getpid()
         self._complete = threading.Event()
         self._counting = threading.Lock()  # guards _remaining: each record is done on whatever thread completes it
         self._remaining = len(futures) + 1  # one for this constructor, so that no record ends it too early
         for future in futures:
             future.add_both(self._one_is_done)
         self._one_is_done(None)
+        inherit(self)
+
+    def _in_child(self) -> None:
+        fail_in_child(self, not_told("the future of the records", self._made_by))
+        self._counting = threading.Lock()
+        self._complete = threading.Event()
+        self._complete.set()
 
     def _one_is_done(self, _: Any) -> None:
         with self._counting:
@@ -50,6 +68,7 @@ class BatchFuture(Future):  # type: ignore[misc]
 
         Raises:
             KafkaTimeoutError: not all are done in time; they go on.
+            ForkedClientError: they were sent by the process from which this one was forked, and were not done then.
             KafkaError: the first error of a record.
         """
         if not self._complete.wait(timeout):

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pooledkafka._forking import inherit
+from pooledkafka._forking import belongs_to_parent, notice_fork
 from pooledkafka.config import CONNECTION_OPTIONS, client_options
-from pooledkafka.errors import ForkedClientError, PoolClosedError
+from pooledkafka.errors import PoolClosedError
 from pooledkafka.pool import ConnectionPool
 
 __all__ = ["PooledClient"]
@@ -19,7 +19,10 @@ _Client = TypeVar("_Client", bound="PooledClient")
 
 
 class PooledClient(ABC):
-    """A client of a pool; without one it makes a private pool of the connection options it was given."""
+    """A client of a pool; without one it makes a private pool of the connection options it was given.
+
+    A subclass calls ``inherit`` at the end of its constructor, and ``notice_fork`` wherever its user comes in.
+    """
 
     _what: str
     """How messages name it, with its article."""
@@ -36,10 +39,10 @@ class PooledClient(ABC):
         self._closed = False  # set once, by close()
         self._made_by = os.getpid()
         self._forked = False  # set once, in a process that was forked from the one that made this client
-        inherit(self)
 
     def connect(self, timeout_ms: float | None = None) -> None:
         """Connect the complete pool; see ``ConnectionPool.connect``."""
+        notice_fork()
         self._check_open()
         self._pool.connect(timeout_ms)
 
@@ -60,13 +63,18 @@ class PooledClient(ABC):
         """See ``_forking.Inheritable``."""
 
     def _check_open(self) -> None:
-        if self._forked:
-            raise ForkedClientError(
-                f"the {self._what.partition(' ')[2]} was made by process {self._made_by}, from which this one was "
-                f"forked, and is still its own; make {self._what} here (its pool can be used: it connects anew)"
-            )
+        self._check_process()
         if self._closed:
-            raise PoolClosedError(f"the {self._what.partition(' ')[2]} is closed; make a new one")
+            raise PoolClosedError(f"the {self._name()} is closed; make a new one")
+
+    def _check_process(self) -> None:
+        notice_fork()
+        if self._forked:
+            instead = f"make {self._what} here (its pool can be used: it connects anew)"
+            raise belongs_to_parent(f"the {self._name()}", self._made_by, instead)
+
+    def _name(self) -> str:
+        return self._what.partition(" ")[2]
 
     def __enter__(self: _Client) -> _Client:
         return self

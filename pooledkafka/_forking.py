@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Any, Protocol
 
-__all__ = ["Inheritable", "abandon", "inherit"]
+from pooledkafka.errors import ForkedClientError
+
+__all__ = ["Inheritable", "abandon", "belongs_to_parent", "inherit", "notice_fork"]
 
 
 class Inheritable(Protocol):
@@ -15,16 +18,22 @@ class Inheritable(Protocol):
     def _in_child(self) -> None:
         """Begin anew: other threads are gone, locks may be held by them, and connections are the parent's.
 
-        Called in the child before ``os.fork`` returns there, while no other thread runs.
+        Called in the child before anything else of it is used there, by one thread.
         """
 
 
-_known: weakref.WeakSet[Any] = weakref.WeakSet()  # added to by any thread; walked in a child, by its only thread
+_known: weakref.WeakSet[Any] = weakref.WeakSet()  # added to by any thread; walked in a child, by one thread
 _abandoned: list[object] = []
+_process = os.getpid()  # the one that all that is known belongs to; written by the thread that is let begin anew
+_beginnings: dict[int, threading.Lock] = {}  # by process: a lock of the parent's might be held by a thread of its
 
 
 def inherit(thing: Inheritable) -> None:
-    """Call its ``_in_child`` in every process that is forked from this one, as long as it is there."""
+    """Call its ``_in_child`` in every process that is forked from this one, as long as it is there.
+
+    The last thing that a constructor does: another thread may fork at any moment.
+    """
+    notice_fork()
     _known.add(thing)
 
 
@@ -33,9 +42,40 @@ def abandon(thing: object) -> None:
     _abandoned.append(thing)
 
 
-def _in_child() -> None:
+def notice_fork() -> None:
+    """Begin anew if this is another process by now; called before anything that was inherited is used.
+
+    ``os.fork`` has seen to it already. uWSGI forks without telling Python, unless it runs with
+    ``py-call-uwsgi-fork-hooks``, and so may any C extension.
+    """
+    if os.getpid() != _process:
+        _begin_anew_once()
+
+
+def belongs_to_parent(what: str, made_by: int, instead: str) -> ForkedClientError:
+    """The error for what cannot be used in a process forked from the one that made it."""
+    return ForkedClientError(
+        f"{what} was made by process {made_by}, from which this one was forked, and is still its own; {instead}"
+    )
+
+
+def _begin_anew_once() -> None:
+    with _beginnings.setdefault(os.getpid(), threading.Lock()):
+        if os.getpid() != _process:  # no other thread has done it
+            _begin_anew()
+
+
+def _begin_anew() -> None:
+    global _process  # noqa: PLW0603
+    failures = []
     for thing in list(_known):
-        thing._in_child()
+        try:
+            thing._in_child()
+        except Exception as error:  # all others must still be told
+            failures.append(error)
+    _process = os.getpid()
+    if failures:
+        raise failures[0]
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(after_in_child=_begin_anew)

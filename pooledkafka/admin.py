@@ -8,7 +8,7 @@ from typing import Any
 from kafka import KafkaAdminClient
 
 from pooledkafka._client import PooledClient
-from pooledkafka._forking import abandon
+from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._wire import WiredAdmin
 from pooledkafka.config import ADMIN_OPTIONS
 from pooledkafka.pool import ConnectionPool
@@ -44,9 +44,11 @@ class Admin(PooledClient):
         # Lock order: _opening, then the pool's. _opening guards the field below and that _closed is set.
         self._opening = threading.Lock()
         self._wired: WiredAdmin | None = None
+        inherit(self)
 
     def close(self, timeout_ms: float = 30_000) -> None:
         """Detach; the pool and its other clients go on. Idempotent."""
+        notice_fork()
         with self._opening:
             self._closed = True
         self._pool._forget(self)
@@ -74,6 +76,7 @@ class Admin(PooledClient):
         """
         if name.startswith("_") or not hasattr(KafkaAdminClient, name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        notice_fork()
         with self._opening:
             self._check_open()
             if self._wired is None:

@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._client import PooledClient
-from pooledkafka._forking import abandon
+from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._wire import Interrupted, WiredConsumer
 from pooledkafka.config import CONSUMER_OPTIONS
 from pooledkafka.errors import ConcurrentUseError, PoolClosedError, PoolTimeoutError
@@ -70,6 +70,7 @@ class Consumer(PooledClient):
         self._woken = False  # set by any thread, for a first use that has wired nothing yet to interrupt
         if topics:
             self._resubscribe = self._subscription_to(topics=topics)
+        inherit(self)
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
@@ -85,6 +86,7 @@ class Consumer(PooledClient):
         Raises:
             PoolTimeoutError: a call in another thread did not end in time; the consumer is closed, but still attached.
         """
+        notice_fork()
         self._closed = True
         self._pool._forget(self)
         try:
@@ -146,12 +148,14 @@ class Consumer(PooledClient):
 
     @contextmanager
     def _using(self) -> Iterator[WiredConsumer]:
+        notice_fork()
         # From a callback within a call of the same thread, or from a listener that it waits for.
         if threading.get_ident() in (self._user, self._listening):
             # A listener that is called while the consumer closes may still commit.
             yield self._wired if self._wired is not None else self._opened()
             return
-        if not self._use.acquire(blocking=False):
+        use = self._use  # a process that is forked within the call has another
+        if not use.acquire(blocking=False):
             if self._ending:
                 raise PoolClosedError("the consumer is being closed, or its pool disconnected, by another thread")
             raise ConcurrentUseError(
@@ -163,7 +167,7 @@ class Consumer(PooledClient):
             yield self._opened()
         finally:
             self._user = None
-            self._use.release()
+            use.release()
 
     def _opened(self) -> WiredConsumer:
         self._check_open()
@@ -311,6 +315,7 @@ class Consumer(PooledClient):
                     try:
                         for partition, records in batches.items():
                             wired.handle(partition, records, handler, lambda: self._run_is_over)
+                        self._check_process()  # a handler that forks may return in both processes
                     except BaseException:
                         with suppress(KafkaError):  # the handler's own error says more
                             wired.commit_handled()
@@ -322,7 +327,7 @@ class Consumer(PooledClient):
 
     @property
     def _run_is_over(self) -> bool:
-        return self._stop_asked or self._closed or self._ending
+        return self._stop_asked or self._closed or self._ending or self._forked
 
     def stop(self) -> None:
         """End ``run()`` when the handler returns from the record it has, or the next ``run()`` at once.

@@ -38,8 +38,9 @@ class ConcurrentUseError(PoolError):
 
 
 class ForkedClientError(PoolError):
-    """A client that cannot be used in a forked process: a consumer, or a producer with a ``transactional_id``.
+    """What cannot be used in a forked process: a consumer, a producer with a ``transactional_id``, and the futures of
+    records that had not been acknowledged.
 
-    It belongs to the process that made it, whose membership or transaction it is. Pools and all other clients may be
-    used in a forked process: they connect anew there.
+    It belongs to the process that made it, whose membership, transaction or record it is. Pools and all other clients
+    may be used in a forked process: they connect anew there.
     """

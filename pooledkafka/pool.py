@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from pooledkafka._feed import Feed, Listener
-from pooledkafka._forking import abandon, inherit
+from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._logging import get_logger
+from pooledkafka._uwsgi import uwsgi_concerns
 from pooledkafka._wire import Engine, Lane, Senders
 from pooledkafka.config import check_sizes, pool_options
 from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
@@ -135,6 +136,7 @@ class ConnectionPool:
             PoolTimeoutError: no broker answered in time; the message names the last cause.
             KafkaError: a broker refused the credentials.
         """
+        notice_fork()
         with self._life:
             if self._connection is not None:
                 return
@@ -153,6 +155,8 @@ class ConnectionPool:
             with self._lock:
                 self._connection = Connection(engine)
                 self._state = State.CONNECTED
+            for concern in uwsgi_concerns():
+                _log.warning("uWSGI is not set up for connection pools", concern=concern)
             _log.info("connected", bootstrap_servers=self.options["bootstrap_servers"])
 
     def disconnect(self, timeout_ms: float = 30_000) -> None:
@@ -168,6 +172,7 @@ class ConnectionPool:
             PoolTimeoutError: records were left undelivered; the message says how many. The pool is disconnected. Or
                 another thread was connecting or disconnecting it all that time.
         """
+        notice_fork()
         deadline = time.monotonic() + timeout_ms / 1000
         if not self._life.acquire(timeout=timeout_ms / 1000):
             raise PoolTimeoutError(
@@ -220,9 +225,6 @@ class ConnectionPool:
         self._life, self._lock = threading.RLock(), threading.Lock()
         connection, self._connection = self._connection, None
         abandon((connection, self._clients, self._producers))
-        if connection is not None:
-            connection.senders.in_child()
-            connection.engine.in_child()
         if self._state is State.CONNECTED:
             self._state = State.NEW
         self._clients = {}
@@ -295,10 +297,12 @@ class ConnectionPool:
             ...             print(f"lost {event.address}: {event.error}")
             >>> pool.add_listener(listener)
         """
+        notice_fork()
         self._feed.add(listener)
 
     def remove_listener(self, listener: Listener) -> None:
         """Undo ``add_listener``; does nothing for one that is not there."""
+        notice_fork()
         self._feed.remove(listener)
 
     @property
@@ -311,6 +315,7 @@ class ConnectionPool:
         Raises:
             PoolClosedError: the pool is not connected.
         """
+        notice_fork()
         connection = self._connection
         if connection is None:
             raise PoolClosedError(f"the connection pool is {self._state.value}; call connect() first")
@@ -318,6 +323,7 @@ class ConnectionPool:
 
     def stats(self) -> PoolStats:
         """What the pool holds now."""
+        notice_fork()
         with self._lock:
             engine = self._connection.engine if self._connection is not None else None
             kinds = [client.kind for client in self._clients.values()]

@@ -10,10 +10,10 @@ from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
 from kafka.partitioner import Partitioner
 
-from pooledkafka._batch import BatchFuture
+from pooledkafka._batch import BatchFuture, not_told
 from pooledkafka._client import PooledClient
-from pooledkafka._forking import abandon
-from pooledkafka._wire import WiredProducer, as_serializer
+from pooledkafka._forking import abandon, inherit, notice_fork
+from pooledkafka._wire import WiredProducer, as_serializer, fail_in_child
 from pooledkafka.config import PRODUCER_OPTIONS
 from pooledkafka.errors import ConfigurationError, PoolTimeoutError
 from pooledkafka.pool import Connection, ConnectionPool
@@ -69,6 +69,7 @@ class Producer(PooledClient):
         self._sender: WiredProducer | None = None
         # Futures of this handle's records that are not done; added by any thread, taken out by whichever completes one.
         self._unfinished: set[Any] = set()
+        inherit(self)
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
@@ -81,6 +82,7 @@ class Producer(PooledClient):
         Raises:
             PoolTimeoutError: records were left undelivered; the message says how many. The producer is closed.
         """
+        notice_fork()
         with self._opening:
             self._closed = True
             connection, self._connection = self._connection, None
@@ -107,10 +109,13 @@ class Producer(PooledClient):
         self._opening = threading.Lock()
         abandon((self._connection, self._sender, self._unfinished))
         self._connection = self._sender = None
-        self._unfinished = set()  # of records that the parent sends
+        unfinished, self._unfinished = self._unfinished, set()
+        for future in unfinished:
+            fail_in_child(future, not_told("the future of the record", self._made_by))
         self._forked = self._forked or self._options.get("transactional_id") is not None
 
     def _opened(self) -> WiredProducer:
+        notice_fork()
         sender = self._sender
         if sender is not None and self._connection is self._pool._connection:
             return sender
@@ -195,6 +200,7 @@ class Producer(PooledClient):
         Raises:
             KafkaTimeoutError: some were not acknowledged in time.
         """
+        notice_fork()
         sender = self._sender
         if sender is not None and self._connection is self._pool._connection:
             sender.flush(list(self._unfinished), None if timeout is None else timeout * 1000)

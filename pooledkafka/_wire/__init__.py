@@ -6,9 +6,20 @@ from pooledkafka._wire.clients import WiredAdmin, WiredConsumer, WiredProducer
 from pooledkafka._wire.compat import check_kafka_python
 from pooledkafka._wire.consumer_facade import Interrupted
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.futures import fail_in_child
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.senders import Senders, as_serializer
 
-__all__ = ["Engine", "Interrupted", "Lane", "Senders", "WiredAdmin", "WiredConsumer", "WiredProducer", "as_serializer"]
+__all__ = [
+    "Engine",
+    "Interrupted",
+    "Lane",
+    "Senders",
+    "WiredAdmin",
+    "WiredConsumer",
+    "WiredProducer",
+    "as_serializer",
+    "fail_in_child",
+]
 
 check_kafka_python()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -189,6 +190,18 @@ class WiredConsumer:
             self._engine.call(self._engine.detach_member, self._group)
 
 
+class _MakersProducer(KafkaProducer):  # type: ignore[misc]
+    """Closes only in the process that made it: a forked one would, at its end, send the records of its parent."""
+
+    def __init__(self, **config: Any) -> None:
+        self._made_by = os.getpid()
+        super().__init__(**config)
+
+    def close(self, *args: Any, **kwargs: Any) -> None:
+        if os.getpid() == self._made_by:
+            super().close(*args, **kwargs)
+
+
 class WiredProducer:
     """A ``KafkaProducer`` on the pool's connections; thread-safe as stock."""
 
@@ -204,7 +217,7 @@ class WiredProducer:
             return self._facade
 
         try:
-            self.kafka = KafkaProducer(**{**options, "kafka_client": facade})
+            self.kafka = _MakersProducer(**{**options, "kafka_client": facade})
         except BaseException:
             if self._facade is not None:
                 self._facade.close()
@@ -251,11 +264,6 @@ class WiredProducer:
     def undelivered(self) -> int:
         """How many records, of all handles, are neither acknowledged nor failed."""
         return sum(batch.record_count for batch in self.kafka._accumulator._incomplete.all())
-
-    def in_child(self) -> None:
-        """Keep kafka-python from delivering the parent's records when a forked process ends."""
-        self.kafka._unregister_cleanup()
-        self.kafka._closed = True
 
     def close(self, timeout_ms: float) -> int:
         """Send what is buffered, end the Sender thread and detach; returns how many records were not delivered."""

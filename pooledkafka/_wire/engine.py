@@ -17,14 +17,15 @@ from kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from kafka.future import Future
-from kafka.net.selector import NetworkSelector
 
+from pooledkafka._forking import abandon, inherit
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.fetching import SharedFetching
 from pooledkafka._wire.joins import Joins
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.later import Later
 from pooledkafka._wire.leases import Leases
+from pooledkafka._wire.loop import Loop
 from pooledkafka._wire.manager import SharedManager
 from pooledkafka._wire.permits import Permits
 from pooledkafka._wire.refresher import MetadataRefresher
@@ -78,7 +79,7 @@ class Engine:
         tell: Callable[[PoolEvent], None],
     ) -> None:
         self._tell = tell
-        self.net = NetworkSelector(**options)
+        self.net = Loop(**options)
         self.permits = Permits(max_in_flight_requests)
         # The limits that a group's joins must fit in, by the names of their options.
         self._join_limits = {"max_leased_connections": max_leased_connections}
@@ -112,6 +113,7 @@ class Engine:
         # from the start, so that the dictionaries never change their size.
         self.created = Counter(dict.fromkeys(Lane, 0))
         self.closed = Counter(dict.fromkeys(Lane, 0))
+        inherit(self)
 
     # -- life cycle, from any thread but the I/O thread ----------------------------------------------------------------
 
@@ -147,20 +149,13 @@ class Engine:
                 _log.warning("could not close the connections in order", error=repr(error))
             self.net.close()
 
-    def in_child(self) -> None:
-        """Close this forked process's copies of the connections, of which the parent and the brokers notice nothing.
-
-        Without the selector, which is the parent's too: taking a socket out of it would take it out there. And without
-        the transports, which would say farewell.
-        """
-        net = self.net
-        net._closed = True
-        inherited = {key.fileobj for key in net._selector.get_map().values()}
-        inherited.update((net._wakeup_r, net._wakeup_w))
-        inherited.update(conn.transport._sock for _, conn in self.manager.connections() if conn.transport is not None)
-        for each in inherited:
-            each.close()
-        net._selector.close()
+    def _in_child(self) -> None:
+        # Closes this forked process's copies of the connections, of which the parent and the brokers notice nothing.
+        # Without the transports, which would say farewell. One that the parent was just closing has no socket any more.
+        abandon(self)
+        transports = [connection.transport for _, connection in self.manager.connections()]
+        sockets = [transport._sock for transport in transports if transport is not None]
+        self.net.in_child(sock for sock in sockets if sock is not None)
 
     async def _bootstrap(self, timeout_ms: float) -> None:
         decided = Future()

@@ -14,6 +14,7 @@ from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.lanes import Lane, LaneKey, lane_of
 from pooledkafka._wire.mailbox import Mailbox
 from pooledkafka._wire.views import ManagerView, NetView
+from pooledkafka.errors import ForkedClientError
 
 __all__ = ["ProducerFacade"]
 
@@ -60,7 +61,7 @@ class ProducerFacade:
 
         try:
             self._engine.net.call_soon_threadsafe(dispatch)
-        except RuntimeError as error:  # the event loop has ended
+        except (RuntimeError, ForkedClientError) as error:  # the event loop has ended, or is the parent's
             done(Future().failure(KafkaConnectionError(f"the connection pool is closed: {error}")))
         return future
 
@@ -148,7 +149,7 @@ class ProducerFacade:
     def _on_io_thread(self, action: Any) -> None:
         try:
             self._engine.net.call_soon_threadsafe(action)
-        except RuntimeError as error:
+        except (RuntimeError, ForkedClientError) as error:
             raise KafkaConnectionError(f"the connection pool is closed: {error}") from error
 
     def _produce_lane(self, node_id: int) -> Any | None:

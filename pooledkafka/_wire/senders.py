@@ -90,11 +90,6 @@ class Senders:
         del self._idle[done[0]]
         return self._shared.pop(done[0])
 
-    def in_child(self) -> None:
-        """Leave the records to the parent, in a forked process; what is here sends nothing any more."""
-        for wired in [*self._shared.values(), *self._exclusive.values()]:
-            wired.in_child()
-
     def close(self, timeout_ms: float) -> int:
         """Deliver what is buffered and end all; returns how many records were not delivered."""
         deadline = time.monotonic() + timeout_ms / 1000

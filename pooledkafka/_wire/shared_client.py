@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -9,7 +10,9 @@ from kafka.errors import KafkaConnectionError, KafkaTimeoutError
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 
+from pooledkafka._forking import belongs_to_parent
 from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.loop import Loop
 from pooledkafka._wire.manager import SharedManager
 from pooledkafka.errors import PoolError
 
@@ -20,10 +23,37 @@ class SharedClient(KafkaNetClient):  # type: ignore[misc]
     """kafka-python's client over the pool's connections: node ids stand for their control lanes.
 
     kafka-python's own is for one thread, which drives the event loop by ``poll``. Here the I/O thread drives it, so all
-    methods may be called from any other thread, and ``poll`` only waits.
+    methods may be called from any other thread, and ``poll`` only waits. In a forked process all raise
+    ForkedClientError: the pool has another client there.
     """
 
-    _manager: SharedManager
+    def __init__(self, net: Loop, manager: SharedManager) -> None:
+        self._made_by = os.getpid()
+        super().__init__(net, manager)
+
+    # Every method uses one of these two, kafka-python's own included.
+
+    @property
+    def _net(self) -> Loop:
+        self._check_process()
+        return self._loop
+
+    @_net.setter
+    def _net(self, net: Loop) -> None:
+        self._loop = net
+
+    @property
+    def _manager(self) -> SharedManager:
+        self._check_process()
+        return self._connections
+
+    @_manager.setter
+    def _manager(self, manager: SharedManager) -> None:
+        self._connections = manager
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._made_by:
+            raise belongs_to_parent("the client of the connection pool", self._made_by, "take pool.client here, anew")
 
     def connected(self, node_id: int) -> bool:
         return self._manager.is_connected(_key(node_id))

@@ -5,6 +5,7 @@ When a new release of kafka-python fails one of these, its message says where th
 
 from __future__ import annotations
 
+import gc
 import inspect
 import socket
 import threading
@@ -28,6 +29,7 @@ from kafka.net.connection import KafkaConnection, SaslReauthenticator
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaTCPTransport
+from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
@@ -36,6 +38,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from kafka.util import Timer
 
 from pooledkafka._wire.compat import check_kafka_python
+from pooledkafka._wire.futures import fail_in_child
 from tests.scripted_broker import VERSION, ScriptedBroker, metadata_answer
 
 
@@ -152,6 +155,37 @@ def test_a_producer_takes_nothing_from_its_client_that_the_facade_lacks(monkeypa
     assert stage.client.taken <= {"_manager", "cluster"}, "see producer_facade.ProducerFacade"
     assert stage.manager.taken <= {"cluster", "broker_version_data", "broker_version"}, "see views.ManagerView"
     has(producer, "_sender", "_accumulator", where="clients.WiredProducer")
+
+
+def test_whatever_ends_a_producer_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sender, "start", lambda self: None)
+    closed: list[str] = []
+
+    class Watched(KafkaProducer):  # type: ignore[misc]
+        def close(self, *_: Any, **__: Any) -> None:
+            closed.append("closed")
+
+    producer = Watched(kafka_client=lambda **_: Stage().client, metrics_enabled=False)
+    producer._cleanup()
+    assert closed == ["closed"], "at the end of a process; clients._MakersProducer"
+    producer._unregister_cleanup()
+    del producer
+    gc.collect()
+    assert closed == ["closed", "closed"], "and when it is collected"
+
+
+def test_a_forked_process_can_fail_the_future_of_a_record() -> None:
+    batch = FutureProduceResult(TopicPartition("orders", 0))
+    future = FutureRecordMetadata(batch, 0, None, None, 1, 1, 0)
+    has(future, "_lock", "_callbacks", "_errbacks", where="futures.fail_in_child")
+    has(batch, "_latch", where="futures.fail_in_child")
+    called: list[Any] = []
+    future.add_both(called.append)
+    with future._lock:
+        fail_in_child(future, KafkaError("of the parent"))
+    with pytest.raises(KafkaError, match="of the parent"):
+        future.get()
+    assert called == [], "its callbacks are the parent's"
 
 
 def test_a_poll_is_made_of_passes() -> None:

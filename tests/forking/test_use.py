@@ -2,68 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-
-PRELUDE = """
-import gc, os, sys, threading, time, traceback, warnings
-from pooledkafka import ForkedClientError, Kafka
-from pooledkafka.testing import EmbeddedKafka
-
-warnings.simplefilter("error")
-warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # Python 3.12 says what is tested here
-warnings.filterwarnings("ignore", "(read|open)_text is deprecated", DeprecationWarning)  # of kafka-python's schemas
-
-def child(work):
-    '''Fork, and run work there; returns its process id.'''
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        work()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-def ended(pid, within_s=20):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            assert status == 0, status
-            return
-        time.sleep(0.01)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    raise AssertionError("the forked process hangs")
-
-def values(kafka, topic, count):
-    with kafka.consumer(topic, auto_offset_reset="earliest", enable_auto_commit=False) as consumer:
-        found = []
-        while len(found) < count:
-            found += [r.value.decode() for rs in consumer.poll(timeout_ms=5_000).values() for r in rs]
-        return sorted(found + [r.value.decode() for rs in consumer.poll(timeout_ms=200).values() for r in rs])
-
-cluster = EmbeddedKafka(brokers=3)
-cluster.open()
-topic = cluster.create_topic("orders", partitions=3)
-kafka = Kafka(**cluster.client_options())
-pool = kafka.connection_pool()
-"""
-
-
-def run(script: str) -> None:
-    """Run a script after the prelude, with warnings as errors; whatever it asserts must hold, in parent and child."""
-    code = PRELUDE + textwrap.dedent(script) + "\npool.disconnect()\ncluster.close()\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+from tests.forking.scripts import run
 
 
 def test_parent_and_child_send_over_pools_of_their_own() -> None:

@@ -1,0 +1,27 @@
+"""What becomes of the futures of records in a forked process."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from kafka.future import Future
+
+__all__ = ["fail_in_child"]
+
+
+def fail_in_child(future: Any, error: Exception) -> None:
+    """Fail ``future``, which only the parent will complete, without telling anybody.
+
+    What its callbacks would do, such as sending the record again, is the parent's to do. Its locks may be held by a
+    thread that is not here.
+    """
+    future._lock = threading.Lock()
+    if not future.is_done:
+        future._callbacks = future._errbacks = None
+        future.exception = error
+        future.is_done = True
+    batch: Future | None = getattr(future, "_produce_future", None)
+    if batch is not None:  # whose latch ``get`` waits for
+        batch._latch = threading.Event()
+        batch._latch.set()
