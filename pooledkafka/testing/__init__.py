@@ -12,7 +12,7 @@ from __future__ import annotations
 from ._availability import docker_unavailable_reason
 from ._cluster import Cluster, KafkaCluster
 from ._embedded.cluster import EmbeddedKafka
-from ._embedded.faults import Delay, Drop, Error, Fault, Half, Hold, Never
+from ._embedded.faults import Corrupt, Delay, Drop, Error, Fault, Half, Hold, Never, Throttle
 from ._embedded.recorder import ConnectionRecord, Exchange
 from ._errors import (
     BrokerStartError,
@@ -33,6 +33,7 @@ __all__ = [
     "Cluster",
     "ClusterError",
     "ConnectionRecord",
+    "Corrupt",
     "Delay",
     "DockerUnavailableError",
     "Drop",
@@ -50,6 +51,7 @@ __all__ = [
     "Listener",
     "Never",
     "PortTakenError",
+    "Throttle",
     "UnhealthyClusterError",
     "build_image",
     "default_image",

@@ -34,6 +34,8 @@ class Call:
     connection: Connection
     throttle_time_ms: int = field(default=0)
     """Set by a handler: how long the connection is not read after the answer, which says so too."""
+    spoil: Callable[[bytes], bytes] | None = None
+    """Set by a fault: what is written in place of the answer's bytes."""
 
     @property
     def broker(self) -> Broker:

@@ -257,8 +257,9 @@ class EmbeddedKafka(Cluster):
 
         Args:
             api: which requests: a name such as "Fetch", or a request class of kafka-python; None: all.
-            action: `Delay`, `Hold`, `Error`, `Drop`, `Half`, `Never`, or a function that is called with the decoded
-                request, on the cluster's thread, and returns one of these or None; None: only count them.
+            action: `Corrupt`, `Delay`, `Hold`, `Error`, `Drop`, `Half`, `Never`, `Throttle`, or a function that is
+                called with the decoded request, on the cluster's thread, and returns one of these or None; None: only
+                count them.
             node_id: only those to this broker.
             client_id: only those of this client.
             times: how many of them; None: all.

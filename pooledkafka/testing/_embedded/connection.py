@@ -196,7 +196,8 @@ class Connection(asyncio.Protocol):
             return None, muted_s
         if call.throttle_time_ms:
             response.throttle_time_ms = call.throttle_time_ms
-        return encoded(response, call.correlation_id), muted_s
+        data = encoded(response, call.correlation_id)
+        return call.spoil(data) if call.spoil else data, muted_s
 
     def _call(self, frame: bytes) -> Call:
         if len(frame) < 8:

@@ -5,16 +5,31 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kafka.errors import BrokerResponseError
 
 from .call import Call
+from .spoiling import SPOILERS, put_errors, spoil_batches
 
-__all__ = ["Action", "Delay", "Drop", "Error", "Fault", "Half", "Hangup", "Hold", "Never", "checked_action", "encoded"]
+__all__ = [
+    "Action",
+    "Corrupt",
+    "Delay",
+    "Drop",
+    "Error",
+    "Fault",
+    "Half",
+    "Hangup",
+    "Hold",
+    "Never",
+    "Throttle",
+    "checked_action",
+    "encoded",
+]
 
 
 @dataclass(frozen=True)
@@ -38,9 +53,13 @@ class Hold:
 
 @dataclass(frozen=True)
 class Error:
-    """Answer with an error and do nothing: a class of ``kafka.errors``, for everything that the request asks for."""
+    """Answer with an error and do nothing: a class of ``kafka.errors``, for everything that the request asks for.
+
+    ``partitions``, pairs of a topic and a partition: serve the request, but say that it has failed for these.
+    """
 
     error: type[BrokerResponseError]
+    partitions: Collection[tuple[str, int]] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.error, type) and issubclass(self.error, BrokerResponseError)):
@@ -69,7 +88,41 @@ class Never:
     served: bool = False
 
 
-Action = Delay | Hold | Error | Drop | Half | Never | Callable[[Any], Any]
+_CHECKSUM = "checksum"
+
+
+@dataclass(frozen=True)
+class Corrupt:
+    """Serve the request, and spoil the answer.
+
+    ``what`` is wrong with it:
+
+    - ``"negative length"``, ``"huge length"``: the length in front of it;
+    - ``"correlation id"``: it is that of no request;
+    - ``"garbage"``, ``"flipped"``: its bytes after the correlation id are another protocol's, or each the inverse;
+    - ``"short"``: half of these bytes are there, in a frame of the right length;
+    - ``"checksum"``: that of each record batch, in a Fetch response.
+    """
+
+    what: str = "garbage"
+
+    def __post_init__(self) -> None:
+        if self.what != _CHECKSUM and self.what not in SPOILERS:
+            raise ValueError(f"what is {self.what!r}; expected one of {', '.join([*SPOILERS, _CHECKSUM])}")
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """Serve the request, say in the answer that the client is throttled, and read nothing more for these seconds."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seconds, (int, float)) or not 0 < self.seconds < math.inf:
+            raise ValueError(f"throttled for {self.seconds!r}; expected seconds, more than 0")
+
+
+Action = Corrupt | Delay | Hold | Error | Drop | Half | Never | Throttle | Callable[[Any], Any]
 """What a fault does. A function is called with the decoded request, on the cluster's thread; it must not block, and
 returns one of the other actions, or None to let the request be served as if there were no fault."""
 
@@ -83,7 +136,7 @@ def checked_action(action: Any) -> None:
         raise ValueError(f"action is {action!r}; expected one of {', '.join(kind.__name__ for kind in _ACTIONS)}")
 
 
-_ACTIONS = (Delay, Hold, Error, Drop, Half, Never)
+_ACTIONS = (Corrupt, Delay, Hold, Error, Drop, Half, Never, Throttle)
 Respond = Callable[[Call], Awaitable[Any]]
 
 
@@ -194,7 +247,9 @@ class Fault:
                 await self._released.wait()
             return response if action.answer else await serve(call)
         if isinstance(action, Error):
-            return call.api.refuse(call, action.error.errno)
+            return await _with_errors(action, call, serve)
+        if isinstance(action, (Corrupt, Throttle)):
+            return await _served_badly(action, call, serve)
         if isinstance(action, Half):
             raise Hangup(_first_half(await serve(call), call))
         assert isinstance(action, (Drop, Never)), action
@@ -204,6 +259,26 @@ class Fault:
             raise Hangup
         await call.connection.ended.wait()
         raise Hangup
+
+
+async def _with_errors(action: Error, call: Call, serve: Respond) -> Any:
+    if not action.partitions:
+        return call.api.refuse(call, action.error.errno)
+    response = await serve(call)
+    if response is not None:
+        put_errors(response, action.error.errno, action.partitions)
+    return response
+
+
+async def _served_badly(action: Corrupt | Throttle, call: Call, serve: Respond) -> Any:
+    response = await serve(call)
+    if isinstance(action, Throttle):
+        call.throttle_time_ms = max(call.throttle_time_ms, round(action.seconds * 1000))
+    elif action.what == _CHECKSUM:
+        spoil_batches(response)
+    else:
+        call.spoil = SPOILERS[action.what]
+    return response
 
 
 def _first_half(response: Any, call: Call) -> bytes:

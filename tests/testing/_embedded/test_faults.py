@@ -169,7 +169,7 @@ def test_only_the_client_or_broker_that_is_named_meets_it(topic: str) -> None:
     ("arguments", "options", "said"),
     [
         (["Fetsch"], {}, "api is 'Fetsch'; expected one of .*Fetch"),
-        (["Fetch", "drop"], {}, "action is 'drop'; expected one of Delay, Hold"),
+        (["Fetch", "drop"], {}, "action is 'drop'; expected one of Corrupt, Delay, Hold"),
         (["Fetch", Hold], {}, r"action is the class Hold; expected an action, such as Hold\(\)"),
         (["Fetch", RequestTimedOutError], {}, r"such as Error\(RequestTimedOutError\)"),
         (["Fetch", Hold()], {"times": 0}, "times is 0"),
