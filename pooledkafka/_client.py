@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pooledkafka._forking import belongs_to_parent, notice_fork
-from pooledkafka.config import CONNECTION_OPTIONS, client_options
+from pooledkafka._wire import LONGEST_WAIT_MS
+from pooledkafka.config import CONNECTION_OPTIONS, check_sizes, client_options
 from pooledkafka.errors import PoolClosedError
 from pooledkafka.pool import ConnectionPool
 
@@ -31,7 +32,10 @@ class PooledClient(ABC):
     def __init__(self, connection_pool: ConnectionPool | None, options: dict[str, Any]) -> None:
         self._private_pool: ConnectionPool | None = None
         if connection_pool is None:
+            check_sizes(options)
             connection = {name: value for name, value in options.items() if name in CONNECTION_OPTIONS}
+            if "request_timeout_ms" in options:
+                connection["request_timeout_ms"] = max(options["request_timeout_ms"], LONGEST_WAIT_MS + 1)
             options = {name: value for name, value in options.items() if name not in CONNECTION_OPTIONS}
             connection_pool = self._private_pool = ConnectionPool(**connection)
         self._pool = connection_pool

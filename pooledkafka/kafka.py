@@ -44,6 +44,7 @@ class Kafka:
         max_in_flight_requests: int | None = None,
         max_leased_connections: int = 1_000,
         fetch_buffer_bytes: int = 67_108_864,
+        request_timeout_ms: float = 30_000,
     ) -> ConnectionPool:
         """A pool for this cluster; see ``ConnectionPool`` for its options.
 
@@ -56,6 +57,7 @@ class Kafka:
             "max_in_flight_requests": max_in_flight_requests,
             "max_leased_connections": max_leased_connections,
             "fetch_buffer_bytes": fetch_buffer_bytes,
+            "request_timeout_ms": request_timeout_ms,
         }
         return ConnectionPool(**options)
 

@@ -13,7 +13,7 @@ from pooledkafka._feed import Feed, Listener
 from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._logging import get_logger
 from pooledkafka._uwsgi import uwsgi_concerns
-from pooledkafka._wire import Engine, Lane, Senders
+from pooledkafka._wire import LONGEST_WAIT_MS, Engine, Lane, Senders
 from pooledkafka.config import check_sizes, pool_options
 from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
 from pooledkafka.events import ClientAttached, ClientDetached
@@ -66,6 +66,9 @@ class ConnectionPool:
         max_leased_connections: the most connections lent at any time to consumers that join their groups; each is used
             by one at a time and closed after five idle seconds. All consumers of one group join together, so it must be
             at least their number. Default: 1000.
+        request_timeout_ms: milliseconds after which the pool gives up what it asks for all, metadata and fetches, and
+            what ``pool.client`` is asked, and connects anew. More than 500, for which a fetch may wait for records.
+            Everything else its clients ask has their own ``request_timeout_ms``. Default: 30000.
         fetch_buffer_bytes: how many bytes may be read ahead for all consumers together; one answer for each broker may
             come on top. Default: 67108864 (64 MiB).
         options: kafka-python's connection and security options (``bootstrap_servers``, ``security_protocol``, ...),
@@ -92,6 +95,7 @@ class ConnectionPool:
         max_in_flight_requests: int | None = None,
         max_leased_connections: int = 1_000,
         fetch_buffer_bytes: int = 67_108_864,
+        request_timeout_ms: float = 30_000,
         **options: Any,
     ) -> None:
         self._limits: dict[str, Any] = {
@@ -99,7 +103,12 @@ class ConnectionPool:
             "max_leased_connections": max_leased_connections,
             "fetch_buffer_bytes": fetch_buffer_bytes,
         }
-        check_sizes(self._limits)
+        check_sizes({**self._limits, "request_timeout_ms": request_timeout_ms})
+        if request_timeout_ms <= LONGEST_WAIT_MS:
+            raise ConfigurationError(
+                f"request_timeout_ms={request_timeout_ms} of the pool cannot work: a fetch waits up to "
+                f"{LONGEST_WAIT_MS} ms for records before it is answered. Give it more than that."
+            )
         self.options = pool_options(
             {
                 **options,
@@ -107,6 +116,7 @@ class ConnectionPool:
                 "allow_auto_create_topics": allow_auto_create_topics,
             }
         )
+        self.options["request_timeout_ms"] = request_timeout_ms
         # Lock order: _life, then _lock. _life is held while connecting and disconnecting, which wait for brokers;
         # _lock guards the fields below it and is never held while anything is waited for.
         self._life = threading.RLock()
@@ -345,6 +355,7 @@ class ConnectionPool:
             connections_closed=closed,
             requests_in_flight=engine.client.in_flight_request_count() if engine else 0,
             requests_waiting=engine.permits.waiting + engine.joins.waiting if engine else 0,
+            requests_resent=engine.manager.resending.count if engine else 0,
             wire_fetches=engine.fetching.wire_fetches if engine else 0,
             logical_fetches=engine.fetching.logical_fetches if engine else 0,
             read_ahead_bytes=engine.fetching.read_ahead.used if engine else 0,

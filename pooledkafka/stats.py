@@ -31,6 +31,8 @@ class PoolStats:
     """Requests sent and not yet answered."""
     requests_waiting: int
     """Requests that wait for ``max_in_flight_requests`` or for their group's turn to join."""
+    requests_resent: int
+    """Requests sent again since the pool connected, since the connection they were on ended because of another."""
     wire_fetches: int
     """Fetch requests sent to brokers since the pool connected."""
     logical_fetches: int

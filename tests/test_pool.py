@@ -15,7 +15,15 @@ from kafka.protocol.sasl import (
     SaslHandshakeResponse,
 )
 
-from pooledkafka import ConfigurationError, ConnectionPool, PoolClosedError, PoolTimeoutError
+from pooledkafka import (
+    Admin,
+    ConfigurationError,
+    ConnectionPool,
+    Consumer,
+    PoolClosedError,
+    PoolTimeoutError,
+    Producer,
+)
 from pooledkafka._wire.lanes import Lane, LaneKey
 from tests.scripted_broker import Farewell, Hangup, ScriptedBroker, closed_port
 
@@ -68,6 +76,20 @@ def test_options_are_checked_when_the_pool_is_made() -> None:
 def test_a_limit_that_cannot_be_is_refused(option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=option):
         ConnectionPool(**{option: value})
+
+
+@pytest.mark.parametrize("value", [-1, "soon", 500])
+def test_a_request_timeout_that_cannot_be_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="request_timeout_ms"):
+        ConnectionPool(request_timeout_ms=value)
+
+
+def test_a_private_pool_has_the_request_timeout_of_its_client() -> None:
+    assert Consumer(request_timeout_ms=7_000)._pool.options["request_timeout_ms"] == 7_000
+    assert Producer(request_timeout_ms=100)._pool.options["request_timeout_ms"] == 501, "a fetch may wait for 500"
+    assert Admin()._pool.options["request_timeout_ms"] == 30_000
+    pool = ConnectionPool(request_timeout_ms=9_000)
+    assert Consumer(request_timeout_ms=7_000, connection_pool=pool)._pool is pool, "each has its own"
 
 
 # -- connecting --------------------------------------------------------------------------------------------------------

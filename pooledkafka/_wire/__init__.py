@@ -6,11 +6,13 @@ from pooledkafka._wire.clients import WiredAdmin, WiredConsumer, WiredProducer
 from pooledkafka._wire.compat import check_kafka_python
 from pooledkafka._wire.consumer_facade import Interrupted
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.fetching import LONGEST_WAIT_MS
 from pooledkafka._wire.futures import fail_in_child
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.senders import Senders, as_serializer
 
 __all__ = [
+    "LONGEST_WAIT_MS",
     "Engine",
     "Interrupted",
     "Lane",

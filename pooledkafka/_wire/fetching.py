@@ -12,12 +12,15 @@ from kafka.future import Future
 from kafka.protocol.consumer import FetchRequest, FetchResponse
 from kafka.structs import TopicPartition
 
-from pooledkafka._fetch import Line, LogicalFetch, Multiplexer, Position, ReadAhead, WireFetch
+from pooledkafka._fetch import Limits, Line, LogicalFetch, Multiplexer, Position, ReadAhead, WireFetch
 from pooledkafka._wire.lanes import Lane, LaneKey
-from pooledkafka._wire.later import Later
+from pooledkafka._wire.later import Later, call_later
 from pooledkafka._wire.manager import SharedManager
 
-__all__ = ["SharedFetching"]
+__all__ = ["LONGEST_WAIT_MS", "SharedFetching"]
+
+LONGEST_WAIT_MS = Limits.parked_wait_ms
+"""For how long a broker lets a fetch wait for records, at the most."""
 
 _FetchPartition = FetchRequest.FetchTopic.FetchPartition
 _FetchableTopic = FetchResponse.FetchableTopicResponse
@@ -182,7 +185,7 @@ class Route:
         self._fetching.room_again()
         if wake_at is not None and wake_at < self._wake_at:
             self._wake_at = wake_at
-            self._net.call_at(wake_at, lambda: self._wake(wake_at))
+            call_later(self._net, wake_at - now, lambda: self._wake(wake_at))
 
     def _wake(self, at: float) -> None:
         if at == self._wake_at:  # else an earlier one has been set since, and came, and set what comes next

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Later"]
+__all__ = ["Later", "call_later"]
+
+
+def call_later(net: Any, delay_s: float, action: Callable[[], object]) -> None:
+    """Run ``action`` after a time, on the event loop; not where that has been closed.
+
+    Whoever closes it does so from another thread, at any moment, while what runs on the loop still runs.
+    """
+    try:
+        net.call_later(delay_s, action)
+    except RuntimeError:
+        pass
 
 
 class Later:
@@ -26,9 +37,8 @@ class Later:
             self._in(self._after_s)
 
     def _in(self, delay_s: float) -> None:
-        if not self._net._closed:
-            self._due = True
-            self._net.call_later(delay_s, self._run)
+        self._due = True
+        call_later(self._net, delay_s, self._run)
 
     def _run(self) -> None:
         self._due = False

@@ -15,6 +15,7 @@ from kafka.protocol.consumer import FetchRequest
 from pooledkafka._wire.cluster import SharedCluster
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.permits import Permits
+from pooledkafka._wire.resending import Resending
 
 __all__ = ["SharedManager"]
 
@@ -42,6 +43,21 @@ def _last_words(receive: Callable[[], tuple[bytes, Any]]) -> Callable[[], tuple[
         return data, error
 
     return received
+
+
+def _reading_first(transport: Any) -> Callable[[], tuple[int, Any]]:
+    """Send; where the connection turns out to have ended, first hand over what came before that."""
+    send: Callable[[], tuple[int, Any]] = transport._sock_send
+
+    def sent() -> tuple[int, Any]:
+        total, error = send()
+        if error is not None and transport._protocol is not None and transport._sock is not None:
+            data, _ = transport._sock_recv()
+            if data:
+                transport._protocol.data_received(data)
+        return total, error
+
+    return sent
 
 
 class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
@@ -78,6 +94,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self._waiting: dict[Callable[[], None], tuple[Future, Any]] = {}  # for a permit; the I/O thread's
         self._closing: dict[LaneKey, str] = {}  # why a connection is being closed on purpose; the I/O thread's
         self._permits = permits
+        self.resending = Resending(net, self.get_connection, lambda key: self.closed or key in self._closing)
 
     def connection(self, key: Any) -> Any | None:
         """The connection under ``key`` as it is now, whatever its state."""
@@ -109,12 +126,14 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             # the batch that was to be sent again would be forgotten.
             raise type(error)(_name_of(node_id)) from error
         if connection is not known:
+            self.resending.watch(node_id, connection)
             self._on_connection(as_lane_key(node_id), connection)
         return connection
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
         transport = await super()._build_transport(node, timeout_at)
         transport._sock_recv = _last_words(transport._sock_recv)
+        transport._sock_send = _reading_first(transport)
         return transport
 
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:
@@ -196,6 +215,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         else:
             timeout_at = connection._timeout_at(timeout_ms=request_timeout_ms)
             sent = connection._send_request(request, future=Future(), timeout_at=timeout_at)
+        self.resending.sent(sent, request, request_timeout_ms)
         sent.add_callback(lambda response: self._look_for_throttling(key, response))
         return sent
 

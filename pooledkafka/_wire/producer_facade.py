@@ -6,8 +6,16 @@ import time
 from collections import Counter
 from typing import Any
 
-from kafka.errors import KafkaConnectionError
+from kafka.errors import (
+    Cancelled,
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    UnknownBrokerIdError,
+)
 from kafka.future import Future
+from kafka.protocol.producer import ProduceRequest
 
 from pooledkafka._wire.cluster import ClusterView
 from pooledkafka._wire.engine import Engine
@@ -20,6 +28,7 @@ __all__ = ["ProducerFacade"]
 
 _CONNECTING_MS = 100.0
 _THROTTLED_MS = 10.0
+_UNANSWERED = (Cancelled, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError, UnknownBrokerIdError)
 
 
 class ProducerFacade:
@@ -49,7 +58,7 @@ class ProducerFacade:
         self._in_flight[node_id] += 1
 
         def done(wire: Future) -> None:  # on the I/O thread
-            self._mailbox.put(lambda: self._complete(node_id, future, wire))
+            self._mailbox.put(lambda: self._complete(node_id, request, future, wire))
 
         def dispatch() -> None:  # on the I/O thread
             key = LaneKey(node_id, lane_of(request))
@@ -65,10 +74,15 @@ class ProducerFacade:
             done(Future().failure(KafkaConnectionError(f"the connection pool is closed: {error}")))
         return future
 
-    def _complete(self, node_id: int, future: Future, wire: Future) -> None:
+    def _complete(self, node_id: int, request: Any, future: Future, wire: Future) -> None:
         self._in_flight[node_id] -= 1
-        if wire.exception is not None:
-            future.failure(wire.exception)
+        error = wire.exception
+        if error is not None:
+            # Where a request of a transaction, or for a producer id, fails in any way but this, kafka-python takes it
+            # for the producer's end, though it knows to ask again.
+            if isinstance(error, _UNANSWERED) and not isinstance(request, ProduceRequest):
+                error = KafkaConnectionError(f"not answered: {error!r}")
+            future.failure(error)
         else:
             future.success(wire.value)
 

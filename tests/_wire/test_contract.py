@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import io
 import socket
 import threading
 import time
@@ -22,7 +23,14 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.consumer.subscription_state import OffsetResetStrategy, SubscriptionState
 from kafka.coordinator.base import BaseCoordinator
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, NodeNotReadyError, RetriableError
+from kafka.errors import (
+    InvalidReceiveError,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RetriableError,
+)
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection, SaslReauthenticator
@@ -33,7 +41,10 @@ from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
+from kafka.producer.transaction_manager import TxnRequestHandler
 from kafka.protocol.consumer import HeartbeatRequest
+from kafka.protocol.metadata import MetadataResponse
+from kafka.protocol.parser import KafkaProtocol
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from kafka.util import Timer
 
@@ -667,6 +678,56 @@ def test_closing_a_connection_fails_what_is_in_flight_and_forgets_it(lane: Lane)
     assert future.failed()
     assert connection.close_future.is_done, "engine._ready counts by it"
     assert lane.manager._conns == {}, "a closed lane is opened anew at the next send"
+
+
+def test_what_is_on_a_connection_can_be_taken_from_it_and_put_on_another(lane: Lane) -> None:
+    connection = lane.connect()
+    request = HeartbeatRequest(group_id="g", generation_id=1, member_id="m")
+    future = connection.send_request(request)
+    where = "resending.py"
+    ((correlation_id, sent, _, timeout_at, timer),) = connection.in_flight_requests
+    assert sent is future, where
+    assert timeout_at > time.monotonic(), where
+    assert [header.correlation_id for header in connection.parser.in_flight_requests] == [correlation_id], where
+    lane.net.cancel(timer)
+    connection.in_flight_requests.clear()
+    connection.close(KafkaConnectionError("lost"))
+    assert not future.is_done, where
+    other = lane.manager.get_connection(1)
+    assert other is not connection
+    assert other.initializing, where
+    other._request_buffer.append((request, future, timeout_at))
+    lane.net.poll(timeout_ms=5_000, future=other.init_future)
+    assert [entry[1] for entry in other.in_flight_requests] == [future], where
+    while other.transport._write_buffer:  # else closing the lane would wait for it
+        lane.net.poll(timeout_ms=0)
+
+
+def test_the_end_of_a_connection_and_of_a_requests_time_go_through_methods_that_are_looked_up() -> None:
+    where = "resending.Resending.watch, which puts others in their place"
+    says(KafkaConnection._send_request, "lambda: self._request_timed_out(future, sent_time, timeout_at)", where=where)
+    says(KafkaConnection.close, "self.connection_lost(error)", where=where)
+    says(KafkaTCPTransport._close, "proto.connection_lost(error)", where=where)
+    says(KafkaTCPTransport._read_from_sock, "self._protocol.data_received(recvd_data)", where=where)
+    says(KafkaTCPTransport._write_to_sock, "self._sock_send()", where="manager._reading_first")
+    says(KafkaConnection.data_received, "responses = self.parser.receive_bytes(data)", where=where)
+
+
+def test_a_decoder_may_raise_what_ends_the_task_that_reads() -> None:
+    says(KafkaTCPTransport._read_from_sock, "except Errors.KafkaProtocolError as e:", where="resending: received()")
+    with pytest.raises(IndexError):
+        MetadataResponse[12].decode(io.BytesIO(bytes(5)))
+    with pytest.raises(InvalidReceiveError):
+        KafkaProtocol(client_id="c").receive_bytes(b"\xff\xff\xff\xff")
+
+
+def test_a_transactional_request_is_asked_again_after_one_kind_of_error_only() -> None:
+    says(
+        TxnRequestHandler.on_complete,
+        "if isinstance(response_or_exc, Errors.KafkaConnectionError):",
+        "self.fatal_error(Errors.KafkaError(",
+        where="producer_facade._complete, which makes that error of all that mean no answer",
+    )
 
 
 def test_a_reauthenticating_connection_says_so() -> None:

@@ -277,3 +277,17 @@ def test_who_sent_a_fetch_hears_of_its_answer_after_all_others(world: World, how
     else:
         world.fetching.release(1)
     assert in_order == ["told", "answered"]
+
+
+def test_the_loop_may_be_closed_in_the_middle_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch)
+    ended: list[None] = []
+
+    def refuse(*_: Any) -> None:
+        ended.append(None)
+        raise RuntimeError("NetworkSelector closed!")
+
+    monkeypatch.setattr(world.net, "call_later", refuse)
+    world.fetch(1)  # would raise on the I/O thread, where kafka-python logs it
+    assert ended
+    assert world.manager.sent

@@ -10,6 +10,7 @@ import pytest
 from kafka.errors import KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError
 from kafka.future import Future
 from kafka.net.selector import NetworkSelector
+from kafka.protocol.admin import DeleteGroupsRequest
 from kafka.protocol.consumer import HeartbeatRequest, HeartbeatResponse
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 
@@ -172,10 +173,19 @@ def test_a_send_on_a_paused_lane_waits_instead_of_failing(harness: Harness, brok
     assert len(broker.requests(HeartbeatRequest)) == 1
 
 
-def test_a_request_that_waited_on_a_lane_that_dies_fails(harness: Harness, broker: ScriptedBroker) -> None:
+def test_a_request_that_waited_on_a_lane_that_dies_goes_to_the_next(harness: Harness, broker: ScriptedBroker) -> None:
     connection = harness.connect(CONTROL)
     connection.pause("throttle")
     future = harness.manager.send_on(CONTROL, heartbeat())
+    broker.hang_up()
+    assert harness.wait(future).error_code == 0
+    assert harness.manager.connection(CONTROL) is not connection
+    assert len(broker.requests(HeartbeatRequest)) == 1
+
+
+def test_a_request_that_may_not_be_repeated_fails_with_its_lane(harness: Harness, broker: ScriptedBroker) -> None:
+    harness.connect(CONTROL).pause("throttle")
+    future = harness.manager.send_on(CONTROL, DeleteGroupsRequest(groups_names=["g"], max_version=1))
     broker.hang_up()
     with pytest.raises(KafkaConnectionError):
         harness.wait(future)

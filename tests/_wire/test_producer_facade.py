@@ -7,7 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kafka.errors import KafkaConnectionError, NodeNotReadyError, SaslAuthenticationFailedError
+from kafka.errors import (
+    Cancelled,
+    KafkaConnectionError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    SaslAuthenticationFailedError,
+    UnknownBrokerIdError,
+)
 from kafka.future import Future
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 
@@ -128,6 +135,21 @@ def test_what_the_lane_raises_fails_the_future(facade: ProducerFacade, wire: Wir
     facade.poll(timeout_ms=5_000, future=future)
     assert future.exception is raised
     assert facade.in_flight_request_count() == 0
+
+
+@pytest.mark.parametrize(
+    "error", [RequestTimedOutError("late"), NodeNotReadyError("lost"), UnknownBrokerIdError("gone"), Cancelled()]
+)
+def test_what_is_not_answered_does_not_end_a_transactional_producer(
+    facade: ProducerFacade, wire: Wire, error: Exception
+) -> None:
+    wire.raises = error
+    futures = [facade.send(1, request) for request in (InitProducerIdRequest(), ProduceRequest())]
+    facade.poll(timeout_ms=5_000, future=futures[1])
+    asked_again, produced = (future.exception for future in futures)
+    assert isinstance(asked_again, KafkaConnectionError), "the one after which kafka-python asks again"
+    assert repr(error) in str(asked_again)
+    assert produced is error, "it knows what to do with batches"
 
 
 def test_a_failed_request_is_no_longer_in_flight(facade: ProducerFacade, wire: Wire, engine: Engine) -> None:

@@ -19,7 +19,6 @@ from kafka.errors import (
     RequestTimedOutError,
     UnknownTopicOrPartitionError,
 )
-from kafka.net.manager import KafkaConnectionManager
 
 import pooledkafka._wire.engine
 from pooledkafka import ConnectionPool, Kafka
@@ -184,11 +183,8 @@ def test_a_produce_request_is_never_answered(
 
 
 @pytest.mark.parametrize("api", ["Fetch", "Metadata"])
-def test_a_request_of_the_pool_is_never_answered(
-    cluster: EmbeddedKafka, kafka: Kafka, monkeypatch: pytest.MonkeyPatch, api: str
-) -> None:
-    monkeypatch.setitem(KafkaConnectionManager.DEFAULT_CONFIG, "request_timeout_ms", 700)
-    with kafka.connection_pool() as pool, ExitStack() as stack:
+def test_a_request_of_the_pool_is_never_answered(cluster: EmbeddedKafka, kafka: Kafka, api: str) -> None:
+    with kafka.connection_pool(request_timeout_ms=700) as pool, ExitStack() as stack:
         fault = cluster.intercept(api, Never(), client_id=POOL, times=1)
         consumer = kafka.consumer("orders", group_id="g", connection_pool=pool, auto_offset_reset="earliest")
         reading = stack.enter_context(Reader(consumer))
