@@ -17,6 +17,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.admin_facade import AdminFacade
+from pooledkafka._wire.committed import OffsetFetches
 from pooledkafka._wire.consumer_facade import ConsumerFacade
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.idling import Idling
@@ -65,6 +66,7 @@ class WiredConsumer:
         assert self._facade is not None
         self._idling = self._facade.idling_of(self.kafka)
         self._facade.bind(self.kafka._coordinator)
+        self.kafka._coordinator._offset_fetch_futures = OffsetFetches(self.kafka._coordinator)
         _spread(self.kafka._coordinator)
         self.kafka._fetcher.fetch_records = self._idling.fetch_records
         self._pass: Callable[..., Any] = self.kafka._poll_once

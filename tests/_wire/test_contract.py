@@ -931,3 +931,13 @@ def test_a_transport_receives_through_one_method_and_may_have_both_data_and_the_
         theirs.shutdown(socket.SHUT_WR)
         data, error = KafkaTCPTransport._sock_recv(SimpleNamespace(_sock=ours))
     assert (data, type(error)) == (b"last words", KafkaConnectionError), "_last_words expects both at once"
+
+
+def test_a_coordinator_keeps_the_futures_of_offset_fetches_by_their_partitions() -> None:
+    says(
+        ConsumerCoordinator.fetch_committed_offsets_async,
+        "if future_key in self._offset_fetch_futures: future = self._offset_fetch_futures[future_key]",
+        "self._offset_fetch_futures[future_key] = future",
+        "if future_key in self._offset_fetch_futures: del self._offset_fetch_futures[future_key]",
+        where="OffsetFetches, which takes their place",
+    )
