@@ -52,6 +52,7 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         self._refreshing = False  # a request has been built and its answer not applied; guarded by _lock
         self._after_this: Future | None = None  # resolved by the refresh after the running one; guarded by _lock
         self._topics_changed = False  # since the last request was built; guarded by _lock
+        self.asked: Any = None  # the last request built, by which the manager knows the pool's own; the I/O thread's
         self._views_lock = threading.Lock()
         self._views: dict[ClusterView, frozenset[str]] = {}  # guarded by _views_lock
 
@@ -144,7 +145,8 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         with self._lock:
             self._refreshing = True
             self._topics_changed = False
-        return super().metadata_request()
+        self.asked = super().metadata_request()
+        return self.asked
 
     def update_metadata(self, metadata: Any) -> None:
         # kafka-python fails everybody who waits when the answer has one topic and that has an error. Here it may be

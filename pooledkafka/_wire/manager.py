@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from typing import Any
 
 from kafka.errors import KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, UnknownBrokerIdError
@@ -25,6 +26,11 @@ _UNLIMITED = 2**31
 
 _SCARCE_WAIT_MS = 25
 """A fetch's longest wait while permits are scarce: long enough not to spin, short enough for who comes next."""
+
+_METADATA_PATIENCE_S = 1.0
+"""After which a broker that has not answered is not relied on; an answer that has nothing to wait for takes less."""
+
+_SENT_AT = 2  # of what kafka-python keeps of a request in flight
 
 
 def _last_words(receive: Callable[[], tuple[bytes, Any]]) -> Callable[[], tuple[bytes, Any]]:
@@ -138,6 +144,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
 
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:
         """Send on the control lane: the pool's own metadata requests, and those of ``pool.client``."""
+        if request is self.cluster.asked and isinstance(node_id, int):
+            return self._ask_around(request, node_id)
         node_id = self.least_loaded_node() if node_id is None else node_id
         if not self.cluster.is_bootstrap(node_id) and not isinstance(node_id, LaneKey):
             node_id = LaneKey(node_id, Lane.CONTROL)
@@ -253,10 +261,53 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
                     connection.transport.abort(KafkaConnectionError("the pool was disconnected"))
             super().close(timeout_ms=timeout_ms)
 
-    def least_loaded_node(self) -> int | None:
-        """A broker whose control lane is idle, else the one with the fewest requests waiting for an answer."""
-        candidates: list[tuple[int, int]] = []
-        nodes = [broker.node_id for broker in self.cluster.brokers()]
+    def _ask_around(self, request: Any, first: int) -> Future:
+        """Ask one broker, and beside it the next one whenever there was no answer for a while; the first one counts.
+
+        All clients wait for this answer. A broker that has just gone silent looks as well as any, and its connection is
+        closed only after ``request_timeout_ms``: by then the leaders have long moved.
+        """
+        answer = Future()
+        asked: set[int] = set()
+        unanswered = 0
+
+        def ask(node_id: int) -> None:
+            nonlocal unanswered
+            asked.add(node_id)
+            unanswered += 1
+            timer = self._net.call_later(_METADATA_PATIENCE_S, ask_another)
+            sent = self.send_on(LaneKey(node_id, Lane.CONTROL), copy(request))
+            sent.add_both(lambda _: self._net.cancel(timer))
+            sent.add_callback(answered)
+            sent.add_errback(failed)
+
+        def ask_another() -> None:
+            if not answer.is_done:
+                node_id = self.least_loaded_node(asked)
+                if node_id is not None:
+                    ask(node_id)
+
+        def answered(response: Any) -> None:
+            if not answer.is_done:
+                answer.success(response)
+
+        def failed(error: BaseException) -> None:
+            nonlocal unanswered
+            unanswered -= 1
+            if not unanswered and not answer.is_done:
+                answer.failure(error)
+
+        ask(first)
+        return answer
+
+    def least_loaded_node(self, but_not: Collection[int] = ()) -> int | None:
+        """A broker whose control lane is idle, else the one with the fewest requests waiting for an answer.
+
+        One that is not connected, or has let a request wait for long, may not answer: it is taken when all others are.
+        """
+        candidates: list[tuple[bool, int, int]] = []
+        nodes = [broker.node_id for broker in self.cluster.brokers() if broker.node_id not in but_not]
+        overdue = time.monotonic() - _METADATA_PATIENCE_S
         random.shuffle(nodes)
         for node_id in nodes:
             key = LaneKey(node_id, Lane.CONTROL)
@@ -268,9 +319,10 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
                     return int(node_id)
             elif self.connection_delay(key) > 0:
                 continue
-            waiting = len(connection.in_flight_requests) if connection is not None else 0
-            candidates.append((waiting, node_id))
-        return min(candidates, default=(0, None), key=lambda candidate: candidate[0])[1]
+            waiting: Sequence[Any] = connection.in_flight_requests if connection is not None else ()
+            doubtful = connection is None or not connection.connected or waiting[0][_SENT_AT] < overdue
+            candidates.append((doubtful, len(waiting), node_id))
+        return min(candidates, default=(False, 0, None), key=lambda candidate: candidate[:2])[2]
 
     # -- reconnect backoff, per broker ---------------------------------------------------------------------------------
 

@@ -941,3 +941,20 @@ def test_a_coordinator_keeps_the_futures_of_offset_fetches_by_their_partitions()
         "if future_key in self._offset_fetch_futures: del self._offset_fetch_futures[future_key]",
         where="OffsetFetches, which takes their place",
     )
+
+
+def test_a_connection_keeps_when_it_sent_each_request_in_flight() -> None:
+    says(
+        KafkaConnection._send_request,
+        "self.in_flight_requests.append( (correlation_id, future, sent_time, timeout_at, timeout_task))",
+        where="SharedManager.least_loaded_node",
+    )
+
+
+def test_a_refresh_sends_the_request_that_it_has_built_to_one_broker() -> None:
+    says(
+        ClusterMetadata._do_refresh_metadata,
+        "request = self.metadata_request()",
+        "response = await self._manager.send(request, node_id)",
+        where="SharedManager._ask_around",
+    )

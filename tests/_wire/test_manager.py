@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -330,9 +331,10 @@ def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
     harness.close()
 
 
-def lane(waiting: int = 0, *, connected: bool = True, paused: bool = False) -> Any:
+def lane(waiting: int = 0, *, connected: bool = True, paused: bool = False, for_s: float = 0.0) -> Any:
+    request = (1, Future(), time.monotonic() - for_s, 0.0, None)  # as kafka-python keeps it
     return SimpleNamespace(
-        connected=connected, paused={"throttle"} if paused else set(), in_flight_requests=[None] * waiting
+        connected=connected, paused={"throttle"} if paused else set(), in_flight_requests=[request] * waiting
     )
 
 
@@ -345,6 +347,15 @@ def test_else_the_least_busy_that_is_not_throttled(three: Harness) -> None:
     lanes = {1: lane(9), 2: lane(1, paused=True), 3: lane(4)}
     three.manager._conns.update({LaneKey(node, Lane.CONTROL): connection for node, connection in lanes.items()})
     assert three.manager.least_loaded_node() == 3
+
+
+def test_a_broker_that_may_not_answer_is_taken_last(three: Harness) -> None:
+    lanes = {1: lane(1, for_s=5.0), 2: lane(0, connected=False), 3: lane(9)}
+    three.manager._conns.update({LaneKey(node, Lane.CONTROL): connection for node, connection in lanes.items()})
+    assert three.manager.least_loaded_node() == 3
+    assert three.manager.least_loaded_node({3}) == 2
+    assert three.manager.least_loaded_node({2, 3}) == 1
+    assert three.manager.least_loaded_node({1, 2, 3}) is None
 
 
 def test_what_other_lanes_do_does_not_matter(three: Harness) -> None:
