@@ -17,6 +17,7 @@ from kafka.errors import (
 from kafka.future import Future
 from kafka.protocol.producer import ProduceRequest
 
+from pooledkafka._logging import get_logger
 from pooledkafka._wire.cluster import ClusterView
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.lanes import Lane, LaneKey, lane_of
@@ -25,6 +26,8 @@ from pooledkafka._wire.views import ManagerView, NetView
 from pooledkafka.errors import ForkedClientError
 
 __all__ = ["ProducerFacade"]
+
+_log = get_logger("pooledkafka.producer")
 
 _CONNECTING_MS = 100.0
 _THROTTLED_MS = 10.0
@@ -143,7 +146,11 @@ class ProducerFacade:
             raise
 
     def await_ready(self, node_id: int, timeout_ms: float = 30000) -> bool:
-        """Wait until the broker's control lane is up: kafka-python asks this for InitProducerId and transactions."""
+        """Wait until the broker's control lane is up: kafka-python asks this for InitProducerId and transactions.
+
+        False where it is not. Where kafka-python's own client raises that, the Sender drops the request that it was to
+        send: a commit would wait for ever.
+        """
         if self._engine.manager.is_connected(LaneKey(node_id, Lane.CONTROL)):
             return True
         deadline = time.monotonic() + timeout_ms / 1000
@@ -157,8 +164,9 @@ class ProducerFacade:
         self.poll(timeout_ms=(deadline - time.monotonic()) * 1000, future=opened)
         if opened.succeeded():
             return True
-        cause = opened.exception if opened.is_done else f"not within {timeout_ms:.0f} ms"
-        raise KafkaConnectionError(f"broker {node_id} not ready: {cause}")
+        cause = repr(opened.exception) if opened.is_done else f"not within {timeout_ms:.0f} ms"
+        _log.info("broker not ready", broker=node_id, cause=cause)
+        return False
 
     def _on_io_thread(self, action: Any) -> None:
         try:

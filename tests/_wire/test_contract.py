@@ -681,7 +681,8 @@ def test_closing_a_connection_fails_what_is_in_flight_and_forgets_it(lane: Lane)
 
 
 def test_what_is_on_a_connection_can_be_taken_from_it_and_put_on_another(lane: Lane) -> None:
-    connection = lane.connect()
+    connection = lane.manager.get_connection(1, refresh_metadata_on_err=False)
+    lane.net.poll(timeout_ms=5_000, future=connection.init_future)
     request = HeartbeatRequest(group_id="g", generation_id=1, member_id="m")
     future = connection.send_request(request)
     where = "resending.py"
@@ -727,6 +728,16 @@ def test_a_transactional_request_is_asked_again_after_one_kind_of_error_only() -
         "if isinstance(response_or_exc, Errors.KafkaConnectionError):",
         "self.fatal_error(Errors.KafkaError(",
         where="producer_facade._complete, which makes that error of all that mean no answer",
+    )
+
+
+def test_a_transactional_request_is_kept_where_its_coordinator_is_not_ready() -> None:
+    says(
+        Sender._maybe_send_pending_request,
+        "elif not self._client.await_ready(target_node, timeout_ms=self.config['request_timeout_ms']): "
+        "self._transaction_manager.lookup_coordinator_for_request(next_request_handler) target_node = None break",
+        "if target_node is None: self._transaction_manager.retry(next_request_handler)",
+        where="producer_facade.await_ready, which returns False",
     )
 
 

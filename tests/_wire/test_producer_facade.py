@@ -312,8 +312,7 @@ def test_a_broker_that_refuses_is_not_waited_for() -> None:
         try:
             facade = facade_of(engine)
             for _ in range(2):  # refused, then in backoff
-                with pytest.raises(KafkaConnectionError, match="broker 1 not ready"):
-                    facade.await_ready(1, timeout_ms=600_000)
+                assert facade.await_ready(1, timeout_ms=600_000) is False, "raised, the Sender would drop its request"
         finally:
             engine.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -365,6 +366,31 @@ def test_a_transaction_outlives_what_is_not_answered(
         "orders", connection_pool=pool, auto_offset_reset="earliest", isolation_level="read_committed"
     ) as reader:
         assert read(reader, 2) == [b"a", b"b"]
+
+
+def test_a_transaction_is_committed_though_its_coordinator_cannot_be_reached_for_a_while(
+    cluster: EmbeddedKafka, kafka: Kafka
+) -> None:
+    impatient = Kafka(
+        **cluster.client_options(),
+        client_id=POOL,
+        socket_connection_setup_timeout_ms=1_000,
+        socket_connection_setup_timeout_max_ms=1_000,
+    )
+    with impatient.connection_pool() as pool:
+        producer = impatient.producer(connection_pool=pool, transactional_id="t", request_timeout_ms=200)
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send("orders", b"x").get(timeout=TIMEOUT_S)
+        cluster.intercept("ListGroups", Drop(), times=2)
+        silent = cluster.intercept("ApiVersions", Never(), client_id=POOL, times=2)
+        line = Line(pool)
+        line.send(ListGroupsRequest(states_filter=[]))
+        silent.wait_for(1)  # the control lane is not there, and will not be for longer than the producer waits
+        committed = threading.Thread(target=producer.commit_transaction, daemon=True)
+        committed.start()
+        committed.join(TIMEOUT_S)
+        assert not committed.is_alive()
 
 
 def test_a_producer_that_may_not_retry_hears_of_a_lost_connection_and_not_of_a_timeout(
