@@ -129,7 +129,7 @@ class Pooled:
         from pooledkafka import Kafka
 
         self._kafka = Kafka(bootstrap_servers=bootstrap_servers)
-        self._pool = self._kafka.connection_pool()
+        self._pool = self._kafka.connection_pool(request_timeout_ms=CONSUMER["request_timeout_ms"])
         self._pool.connect()
 
     def consumer(self, **options: Any) -> Any:
