@@ -30,7 +30,7 @@ from kafka import KafkaAdminClient
 from pooledkafka.testing import Cluster, EmbeddedKafka, KafkaCluster
 from reliability.fault_clients import LIBRARIES, PARTITIONS, Case
 from reliability.fault_schedule import Kind, Pace, faults
-from reliability.fault_stage import Incident, Stage
+from reliability.fault_stage import HEALTHY_WITHIN_S, Incident, Stage
 from reliability.ledger import Findings, check, read_log
 from reliability.recovery import Recovery, recoveries
 
@@ -157,7 +157,7 @@ def run(cluster: Cluster, plan: Plan, directory: Path) -> tuple[list[Incident], 
     topics = {library: f"{name}-{library}" for library in plan.libraries}
     with KafkaAdminClient(**cluster.client_options()) as admin:
         admin.create_topics({topic: {"num_partitions": PARTITIONS} for topic in topics.values()})
-    cluster.wait_until_healthy()
+    cluster.wait_until_healthy(HEALTHY_WITHIN_S)
     stage = Stage(cluster, list(topics.values()), directory / "incidents.jsonl")
     if isinstance(cluster, KafkaCluster):  # an embedded one has no choice
         stage.arrange()
@@ -175,7 +175,7 @@ def run(cluster: Cluster, plan: Plan, directory: Path) -> tuple[list[Incident], 
         for process in clients.values():
             process.tell_to_stop()
         figures = {library: process.figures() for library, process in clients.items()}
-        cluster.wait_until_healthy()
+        cluster.wait_until_healthy(HEALTHY_WITHIN_S)
         outcomes = []
         for library, topic in topics.items():
             findings = check(directory / library, read_log(cluster.client_options(), topic))
