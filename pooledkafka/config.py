@@ -13,6 +13,7 @@ from pooledkafka.errors import ConfigurationError
 
 __all__ = ["check_sizes", "client_options", "pool_options"]
 
+_NUMBERS = ("_ms", "_bytes", "_size", "_records", "_requests", "_per_connection", "_connections", "_per_second")
 _PER_CLIENT = {"request_timeout_ms", "max_in_flight_requests_per_connection", "metrics", "metric_group_prefix"}
 """Options of kafka-python's connections that each pooled client keeps for itself."""
 
@@ -32,6 +33,9 @@ _DEFAULTS: dict[str, Any] = {
     **{name: KafkaConsumer.DEFAULT_CONFIG[name] for name in CONNECTION_OPTIONS & CONSUMER_OPTIONS},
     "allow_auto_create_topics": True,
     "bootstrap_timeout_ms": 30_000,
+    # kafka-python's 30 s are for clients that each try by themselves. A pool tries once for all of its clients: it can
+    # afford to do so each second, as Java's client does, and all of them depend on it.
+    "reconnect_backoff_max_ms": 1_000,
 }
 
 _SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -68,20 +72,19 @@ def client_options(
 
 
 def check_sizes(options: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError for a size, time or count that is not a number of zero or more."""
+    """Raise ConfigurationError for a size, time, count or rate that is no number, or too small a one."""
     for name, value in options.items():
-        if (
-            not name.endswith(("_ms", "_bytes", "_size", "_records", "_requests", "_per_connection", "_connections"))
-            or value is None
-        ):
+        if not name.endswith(_NUMBERS) or value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfigurationError(f"{name} must be a number, not {value!r}")
-        if not isinstance(value, int) and not name.endswith("_ms"):
+        if not isinstance(value, int) and not name.endswith(("_ms", "_per_second")):
             raise ConfigurationError(f"{name} must be a whole number, but is {value!r}")
         # kafka-python's own way to say "no limit" or "never" for these two
         if value < 0 and not (value == -1 and name in ("consumer_timeout_ms", "linger_ms")):
             raise ConfigurationError(f"{name} must not be negative, but is {value!r}")
+        if name.endswith("_per_second") and not value:
+            raise ConfigurationError(f"{name} must be above zero, but is {value!r}")
 
 
 def _check_security(options: Mapping[str, Any]) -> None:

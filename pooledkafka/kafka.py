@@ -43,6 +43,7 @@ class Kafka:
         allow_auto_create_topics: bool | None = None,
         max_in_flight_requests: int | None = None,
         max_leased_connections: int = 1_000,
+        leased_connections_per_second: float = 20,
         fetch_buffer_bytes: int = 67_108_864,
         request_timeout_ms: float = 30_000,
     ) -> ConnectionPool:
@@ -56,6 +57,7 @@ class Kafka:
             **{name: value for name, value in given.items() if value is not None},
             "max_in_flight_requests": max_in_flight_requests,
             "max_leased_connections": max_leased_connections,
+            "leased_connections_per_second": leased_connections_per_second,
             "fetch_buffer_bytes": fetch_buffer_bytes,
             "request_timeout_ms": request_timeout_ms,
         }

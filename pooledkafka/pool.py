@@ -66,6 +66,9 @@ class ConnectionPool:
         max_leased_connections: the most connections lent at any time to consumers that join their groups; each is used
             by one at a time and closed after five idle seconds. All consumers of one group join together, so it must be
             at least their number. Default: 1000.
+        leased_connections_per_second: how fast such connections are opened to one broker, after ten at once. When many
+            groups join together, most wait a moment for one that is given back, and few are opened; one group is not
+            kept waiting for its own. Set it below what the cluster allows. Default: 20.
         request_timeout_ms: milliseconds after which the pool gives up what it asks for all, metadata and fetches, and
             what ``pool.client`` is asked, and connects anew. More than 500, for which a fetch may wait for records.
             Everything else its clients ask has their own ``request_timeout_ms``. Default: 30000.
@@ -94,6 +97,7 @@ class ConnectionPool:
         allow_auto_create_topics: bool = True,
         max_in_flight_requests: int | None = None,
         max_leased_connections: int = 1_000,
+        leased_connections_per_second: float = 20,
         fetch_buffer_bytes: int = 67_108_864,
         request_timeout_ms: float = 30_000,
         **options: Any,
@@ -101,6 +105,7 @@ class ConnectionPool:
         self._limits: dict[str, Any] = {
             "max_in_flight_requests": max_in_flight_requests,
             "max_leased_connections": max_leased_connections,
+            "leased_connections_per_second": leased_connections_per_second,
             "fetch_buffer_bytes": fetch_buffer_bytes,
         }
         check_sizes({**self._limits, "request_timeout_ms": request_timeout_ms})

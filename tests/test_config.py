@@ -19,8 +19,9 @@ from pooledkafka.config import (
 
 def test_a_pool_has_the_defaults_that_users_of_the_clients_know() -> None:
     options = pool_options({})
-    for name in CONNECTION_OPTIONS & CONSUMER_OPTIONS:
+    for name in (CONNECTION_OPTIONS & CONSUMER_OPTIONS) - {"reconnect_backoff_max_ms"}:
         assert options[name] == KafkaConsumer.DEFAULT_CONFIG[name], name
+    assert options["reconnect_backoff_max_ms"] == 1_000, "a pool tries once for all of its clients, so it may try soon"
     assert set(options) == CONNECTION_OPTIONS
 
 

@@ -41,7 +41,8 @@ class AdminManager(ManagerView):
         if node_id is None:
             node_id = self._engine.manager.least_loaded_node()
         if lane_of(request) is Lane.LEASED:
-            return self.call_soon(self._engine.send_leased, self.leases, node_id, request, timeout_ms)
+            leased = self._engine.send_leased
+            return self.call_soon(leased, self.leases, node_id, request, timeout_ms, lambda: self.cluster.closed)
         return self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
 
     async def get_connection(self, node_id: int) -> Any:

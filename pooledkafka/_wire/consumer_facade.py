@@ -12,6 +12,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, NoError, RebalanceInProg
 from kafka.future import Future
 from kafka.protocol.consumer import HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest
 from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
+from kafka.protocol.metadata import FindCoordinatorRequest
 from kafka.structs import TopicPartition
 
 from pooledkafka._wire.cluster import ClusterView
@@ -164,7 +165,10 @@ class ConsumerManager(ManagerView):
             node_id = self._engine.manager.least_loaded_node()
         if lane_of(request) is Lane.FETCH:
             return self._fetch(request, node_id)
-        future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
+        if isinstance(request, FindCoordinatorRequest):
+            future = self._engine.coordinators.find(request.key, timeout_ms)
+        else:
+            future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
         if isinstance(request, (HeartbeatRequest, OffsetCommitRequest)):
             self._unanswered.add(future)
             future.add_both(lambda _: self._unanswered.discard(future))

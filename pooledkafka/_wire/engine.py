@@ -11,15 +11,18 @@ from typing import Any, Protocol
 
 from kafka.errors import (
     Cancelled,
+    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
 )
 from kafka.future import Future
+from kafka.protocol.consumer import SyncGroupRequest
 
 from pooledkafka._forking import abandon, inherit
 from pooledkafka._logging import get_logger
+from pooledkafka._wire.coordinators import Coordinators
 from pooledkafka._wire.fetching import SharedFetching
 from pooledkafka._wire.joins import Joins
 from pooledkafka._wire.lanes import Lane, LaneKey
@@ -75,6 +78,7 @@ class Engine:
         *,
         max_in_flight_requests: int | None,
         max_leased_connections: int,
+        leased_connections_per_second: float,
         fetch_buffer_bytes: int,
         tell: Callable[[PoolEvent], None],
     ) -> None:
@@ -101,9 +105,11 @@ class Engine:
         self.manager.cluster.add_listener(self._refreshed)
         self.client = SharedClient(self.net, self.manager)
         self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes)
+        self.coordinators = Coordinators(self.net, self.manager)
         self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"])
         self._consumers: list[GroupMember] = []
-        self._leases = Leases()
+        self._leases = Leases(leased_connections_per_second, self.manager.is_connected)
+        self._more_leases = Later(self.net, 0.0, lambda: self._leases.open_more(time.monotonic()))
         self._idle_leases = Later(self.net, _LEASE_IDLE_S, self._close_idle_leases)
         self._owners = itertools.count(1)
         self._stop_lock = threading.Lock()  # one stop() at a time; guards nothing else
@@ -209,20 +215,35 @@ class Engine:
         self.joins.enter(request.group_id, lambda: turn.success(None))
         await turn
         try:
-            if gone():
-                raise Cancelled("the consumer was closed while it waited for its turn to join")
-            return await self.send_leased(owner_leases, node_id, request, timeout_ms)
+            return await self.send_leased(owner_leases, node_id, request, timeout_ms, gone)
         finally:
             self.joins.leave(request.group_id)
 
-    async def send_leased(self, owner_leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Any:
+    async def send_leased(
+        self, owner_leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float, gone: Callable[[], bool]
+    ) -> Any:
         """Send a request that parks on the broker on a connection of its own, and return the response.
 
         ``owner_leases`` holds the connection while it is lent, so that the owner can close it if it goes away first.
         """
-        key = self._leases.acquire(node_id)
+        lease = Future()
+        self._leases.acquire(
+            node_id,
+            lease.success,
+            time.monotonic(),
+            group=getattr(request, "group_id", None),
+            # Members whose generation has begun have only so much time to take it up: before others begin one.
+            first=isinstance(request, SyncGroupRequest),
+        )
+        if not lease.is_done:
+            self._more_leases.ask()
+        key = await lease
+        if key is None:
+            raise KafkaConnectionError(f"broker {node_id} cannot be reached: {self._last_failure}")
         owner_leases.add(key)
         try:
+            if gone():
+                raise Cancelled("the client was closed while it waited for its turn")
             return await self.manager.send_on(key, request, timeout_ms)
         finally:
             owner_leases.discard(key)
@@ -306,6 +327,8 @@ class Engine:
         # kafka-python does not count a connection that was refused after TCP (TLS, SASL, versions).
         if key.lane is not Lane.BOOTSTRAP:
             self.manager.update_backoff(key)
+            if not self.manager.reaches(key.node_id):
+                self._leases.refuse(key.node_id)
 
     def open_connections(self) -> Counter[tuple[int, Lane]]:
         """Open connections by broker and lane; from any thread."""

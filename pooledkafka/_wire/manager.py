@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka.errors import KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, UnknownBrokerIdError
 from kafka.future import Future
@@ -66,11 +66,20 @@ def _reading_first(transport: Any) -> Callable[[], tuple[int, Any]]:
     return sent
 
 
+class Attempt(NamedTuple):
+    """A connection that is not up yet."""
+
+    key: Any
+    connection: Any
+    until: float  # when others need not wait for it any longer, by the monotonic clock
+
+
 class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
     """The connections of a pool, all used on its I/O thread.
 
-    Connections are keyed by ``LaneKey``; kafka-python's own backoff, idle closing and authentication then work per
-    lane. Only the reconnect backoff is counted per broker, so that the lanes of a broker that is down do not each try.
+    Connections are keyed by ``LaneKey``; kafka-python's own idle closing and authentication then work per lane. Whether
+    a broker can be reached is known per broker: when a connection was lost, or an attempt failed, one attempt at a time
+    finds out for all lanes, after kafka-python's reconnect backoff. What is to be sent on the others waits for it.
 
     ``on_connection(key, connection)`` is called on the I/O thread for each connection that is opened, and
     ``on_throttled(key, milliseconds)`` for each answer by which a broker asks for a pause.
@@ -100,7 +109,12 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self._waiting: dict[Callable[[], None], tuple[Future, Any]] = {}  # for a permit; the I/O thread's
         self._closing: dict[LaneKey, str] = {}  # why a connection is being closed on purpose; the I/O thread's
         self._permits = permits
-        self.resending = Resending(net, self.get_connection, lambda key: self.closed or key in self._closing)
+        # What was on a lane that ended is to be on its next connection before anything else can be.
+        self.resending = Resending(net, self._opened, lambda key: self.closed or key in self._closing)
+        # Brokers of which a connection was lost, or that could not be reached, since one last came up; and the attempts
+        # to connect that are under way, by key. Both are the I/O thread's.
+        self._doubted: set[Any] = set()
+        self._attempts: dict[Any, Attempt] = {}
 
     def connection(self, key: Any) -> Any | None:
         """The connection under ``key`` as it is now, whatever its state."""
@@ -110,6 +124,10 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         """Whether the connection under ``key`` is up; safe from any thread."""
         connection = self._conns.get(key)
         return connection is not None and bool(connection.connected)
+
+    def reaches(self, node_id: int) -> bool:
+        """Whether any connection to the broker is up; safe from any thread."""
+        return any(key.node_id == node_id and connection.connected for key, connection in self.connections())
 
     def connections(self) -> list[tuple[LaneKey, Any]]:
         """All connections as they are now; safe from any thread."""
@@ -125,6 +143,13 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         known = self._conns.get(node_id)
         if known is not None and known.connected:
             return known
+        if self._probe_before(node_id) is not None:
+            raise NodeNotReadyError(_name_of(node_id))
+        return self._opened(node_id, **options)
+
+    def _opened(self, node_id: Any, **options: Any) -> Any:
+        """The connection under ``node_id``, whoever else tries to reach its broker now."""
+        known = self._conns.get(node_id)
         try:
             connection = super().get_connection(node_id, **options)
         except (NodeNotReadyError, UnknownBrokerIdError) as error:
@@ -132,9 +157,69 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             # the batch that was to be sent again would be forgotten.
             raise type(error)(_name_of(node_id)) from error
         if connection is not known:
+            self._follow(node_id, connection)
             self.resending.watch(node_id, connection)
             self._on_connection(as_lane_key(node_id), connection)
         return connection
+
+    def _follow(self, key: Any, connection: Any) -> None:
+        """Learn from a new connection whether its broker can be reached; before anybody else hears how it went."""
+        broker = _broker_of(key)
+        held_up_s = self.config["reconnect_backoff_max_ms"] / 1000
+        self._attempts[key] = Attempt(key, connection, time.monotonic() + held_up_s)
+
+        def up(_: Any) -> None:
+            self._attempts.pop(key, None)
+            self._doubted.discard(broker)
+
+        def over(_: Any) -> None:
+            self._attempts.pop(key, None)
+            if key not in self._closing:
+                self._doubted.add(broker)
+
+        connection.init_future.add_callback(up)
+        connection.init_future.add_errback(over)
+        connection.close_future.add_both(over)
+
+    def _probe_before(self, key: Any) -> Attempt | None:
+        """The attempt that has to succeed before ``key`` is tried; None where there is none.
+
+        One that neither succeeds nor fails holds up the others no longer than the longest backoff: what takes part in
+        the handshake may be a proxy that knows of no broker behind it.
+        """
+        broker = _broker_of(key)
+        if broker not in self._doubted or key in self._attempts:
+            return None
+        attempts = [attempt for other, attempt in self._attempts.items() if _broker_of(other) == broker]
+        newest = max(attempts, key=lambda attempt: attempt.until, default=None)
+        return newest if newest is not None and newest.until > time.monotonic() else None
+
+    def _when_reachable(self, key: Any, start: Callable[[], Future]) -> Future:
+        """What ``start`` comes to; after the attempt to reach the broker that is under way, whose failure it shares."""
+        probe = None if self.is_connected(key) else self._probe_before(key)
+        if probe is None:
+            return start()
+        future, decided = Future(), Future()
+
+        def decide(error: BaseException | None) -> None:
+            if decided.is_done:
+                return
+            decided.success(None)
+            self._net.cancel(timer)
+            # One that was closed because nobody needed its lane any more has found out nothing.
+            if error is not None and (probe.key not in self._closing or self.closed):
+                future.failure(error)
+                return
+            try:
+                started = self._when_reachable(key, start)
+            except Exception as failure:  # as whoever calls ``start`` itself would take it
+                started = Future().failure(failure)
+            started.chain(future)
+
+        timer = self._net.call_at(probe.until, lambda: decide(None))
+        probe.connection.init_future.add_callback(lambda _: decide(None))
+        probe.connection.init_future.add_errback(decide)
+        return future
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
         transport = await super()._build_transport(node, timeout_at)
@@ -145,7 +230,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:
         """Send on the control lane: the pool's own metadata requests, and those of ``pool.client``."""
         if request is self.cluster.asked and isinstance(node_id, int):
-            return self._ask_around(request, node_id)
+            return self.ask_around(request, node_id)
         node_id = self.least_loaded_node() if node_id is None else node_id
         if not self.cluster.is_bootstrap(node_id) and not isinstance(node_id, LaneKey):
             node_id = LaneKey(node_id, Lane.CONTROL)
@@ -161,15 +246,19 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             return Future().failure(NodeNotReadyError("no broker can be reached now"))
         if request_timeout_ms is None:
             request_timeout_ms = self.config["request_timeout_ms"]
-        if self._permits.limit is None:
-            return self._send_now(key, request, request_timeout_ms)
         give_up_at = time.monotonic() + request_timeout_ms / 1000
+
+        def send() -> Future:
+            return self._send_now(key, request, max(1.0, (give_up_at - time.monotonic()) * 1000))
+
+        if self._permits.limit is None:
+            return self._when_reachable(key, send)
         long_poll = isinstance(request, FetchRequest)
 
         def start() -> Future:
             if long_poll:
                 request.max_wait_ms = self._fetch_wait_ms(request.max_wait_ms)
-            return self._send_now(key, request, max(1.0, (give_up_at - time.monotonic()) * 1000))
+            return self._when_reachable(key, send)
 
         return self._with_permit(start, request_timeout_ms, long_poll=long_poll)
 
@@ -234,7 +323,11 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
 
     def open(self, key: LaneKey) -> Future:
         """Open the connection under ``key``, holding a permit meanwhile; fails if it does not come up."""
-        return self._with_permit(lambda: self.get_connection(key).init_future, self.config["request_timeout_ms"])
+
+        def start() -> Future:
+            return self._when_reachable(key, lambda: self.get_connection(key).init_future)
+
+        return self._with_permit(start, self.config["request_timeout_ms"])
 
     def close_connection(self, key: LaneKey, reason: str) -> None:
         """Close one connection on purpose, for a reason that ``ConnectionClosed`` names; on the I/O thread only."""
@@ -261,10 +354,10 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
                     connection.transport.abort(KafkaConnectionError("the pool was disconnected"))
             super().close(timeout_ms=timeout_ms)
 
-    def _ask_around(self, request: Any, first: int) -> Future:
+    def ask_around(self, request: Any, first: int, request_timeout_ms: float | None = None) -> Future:
         """Ask one broker, and beside it the next one whenever there was no answer for a while; the first one counts.
 
-        All clients wait for this answer. A broker that has just gone silent looks as well as any, and its connection is
+        Many clients wait for it. A broker that has just gone silent looks as well as any, and its connection is
         closed only after ``request_timeout_ms``: by then the leaders have long moved.
         """
         answer = Future()
@@ -276,7 +369,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             asked.add(node_id)
             unanswered += 1
             timer = self._net.call_later(_METADATA_PATIENCE_S, ask_another)
-            sent = self.send_on(LaneKey(node_id, Lane.CONTROL), copy(request))
+            sent = self.send_on(LaneKey(node_id, Lane.CONTROL), copy(request), request_timeout_ms)
             sent.add_both(lambda _: self._net.cancel(timer))
             sent.add_callback(answered)
             sent.add_errback(failed)

@@ -858,6 +858,22 @@ def test_a_coordinator_may_keep_its_brokers_own_id() -> None:
     says(ClusterMetadata.broker_metadata, "self._coordinator_brokers.get(broker_id)", where="the same")
 
 
+def test_a_coordinator_is_looked_for_by_a_request_for_one_group_and_known_by_an_answer_for_it() -> None:
+    where = "coordinators.Coordinators"
+    says(BaseCoordinator._send_group_coordinator_request, "key=self.group_id, key_type=0,", where=where)
+    says(
+        BaseCoordinator._handle_find_coordinator_response,
+        "result = response.coordinators[0] if response.coordinators else response",
+        where=where,
+    )
+    # Without this, those who share a connection would hold on to a coordinator of whose loss they did not hear.
+    says(
+        BaseCoordinator.coordinator,
+        "self._client.is_disconnected(self.coordinator_id) and self._client.connection_delay(self.coordinator_id) > 0",
+        where="manager.SharedManager._when_reachable",
+    )
+
+
 # -- the producer ------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from tests._wire.engines import new_engine
 from tests.scripted_broker import Hangup, ScriptedBroker, closed_port, metadata_answer
 
 CONTROL, PRODUCE = LaneKey(1, Lane.CONTROL), LaneKey(1, Lane.PRODUCE)
+LEASED, OTHER = LaneKey(1, Lane.LEASED), LaneKey(1, Lane.LEASED, 1)
 
 
 def heartbeat() -> Any:
@@ -38,7 +39,7 @@ class Harness:
         self.manager = SharedManager(
             self.net,
             allow_auto_create_topics=True,
-            on_connection=lambda key, connection: self.opened.append(key),
+            on_connection=self._opening,
             on_throttled=lambda key, milliseconds: self.throttled.append((key, milliseconds)),
             permits=permits or Permits(None),
             bootstrap_servers="127.0.0.1:1",
@@ -48,6 +49,10 @@ class Harness:
         )
         brokers = {number: ("127.0.0.1", port) for number, port in enumerate(ports, start=1)}
         self.manager.cluster.update_metadata(metadata_answer(brokers=brokers))
+
+    def _opening(self, key: LaneKey, _: Any) -> None:
+        if key.lane is not Lane.BOOTSTRAP:  # which a lost connection lets kafka-python open, to refresh its metadata
+            self.opened.append(key)
 
     def connect(self, key: LaneKey) -> Any:
         connection = self.manager.get_connection(key)
@@ -317,6 +322,112 @@ def test_a_lane_that_is_up_stays_usable_while_the_broker_refuses_new_ones(harnes
     assert harness.wait(harness.manager.send_on(CONTROL, heartbeat())).error_code == 0
     with pytest.raises(NodeNotReadyError):
         harness.manager.get_connection(PRODUCE)
+
+
+# -- one attempt for all lanes -----------------------------------------------------------------------------------------
+
+
+def test_when_connections_were_lost_one_attempt_finds_out_for_all_lanes(
+    harness: Harness, broker: ScriptedBroker
+) -> None:
+    for key in (CONTROL, PRODUCE):
+        harness.connect(key)
+    broker.hang_up()
+    while harness.manager.connections():
+        harness.round_trip()
+    harness.opened.clear()
+    futures = [harness.manager.send_on(key, heartbeat()) for key in (CONTROL, PRODUCE, LEASED)]
+    opening = harness.manager.open(OTHER)
+    assert harness.opened == [CONTROL]
+    with pytest.raises(NodeNotReadyError):
+        harness.manager.get_connection(PRODUCE)
+    assert [harness.wait(future).error_code for future in futures] == [0] * 3
+    harness.wait(opening)
+    assert harness.opened[0] == CONTROL
+    assert sorted(harness.opened) == sorted([CONTROL, PRODUCE, LEASED, OTHER])
+
+
+def test_what_waits_for_the_attempt_fails_with_it(broker: ScriptedBroker, refused_port: int) -> None:
+    harness = Harness(refused_port)
+    try:
+        harness.connect(CONTROL)
+        harness.manager.reset_backoff(1)
+        harness.opened.clear()
+        futures = [harness.manager.send_on(key, heartbeat()) for key in (CONTROL, PRODUCE, LEASED)]
+        for future in futures:
+            with pytest.raises(KafkaConnectionError):
+                harness.wait(future)
+        assert harness.opened == [CONTROL]
+    finally:
+        harness.close()
+
+
+def test_an_attempt_that_comes_to_nothing_holds_up_the_others_no_longer_than_the_longest_backoff(
+    harness: Harness, broker: ScriptedBroker
+) -> None:
+    harness.manager.config["reconnect_backoff_max_ms"] = 50
+    harness.connect(CONTROL)
+    broker.hang_up()
+    while harness.manager.connections():
+        harness.round_trip()
+    harness.opened.clear()
+    silent = threading.Event()
+
+    def only_the_first(request: Any) -> Any:
+        if not silent.is_set():
+            silent.set()
+            return None
+        return answer(request)
+
+    answer = broker._api_versions
+    broker.on(ApiVersionsRequest, only_the_first)
+    began = time.monotonic()
+    stuck = harness.manager.send_on(CONTROL, heartbeat())
+    future = harness.manager.send_on(PRODUCE, heartbeat())
+    harness.net.poll(timeout_ms=5, future=future)
+    assert harness.opened == [CONTROL]
+    assert harness.wait(future).error_code == 0
+    assert time.monotonic() - began >= 0.05
+    assert not stuck.is_done
+
+
+def test_what_waits_for_an_attempt_that_nobody_needs_any_more_makes_the_next(
+    harness: Harness, broker: ScriptedBroker
+) -> None:
+    harness.connect(CONTROL)
+    broker.hang_up()
+    while harness.manager.connections():
+        harness.round_trip()
+    harness.opened.clear()
+    abandoned = harness.manager.send_on(LEASED, heartbeat())
+    future = harness.manager.send_on(CONTROL, heartbeat())
+    harness.manager.close_connection(LEASED, "client closed")
+    assert harness.wait(future).error_code == 0
+    assert abandoned.failed()
+    assert harness.opened == [LEASED, CONTROL]
+
+
+def test_what_waits_for_the_attempt_ends_with_the_manager(harness: Harness, broker: ScriptedBroker) -> None:
+    harness.connect(CONTROL)
+    broker.hang_up()
+    while harness.manager.connections():
+        harness.round_trip()
+    futures = [harness.manager.send_on(key, heartbeat()) for key in (CONTROL, PRODUCE)]
+    harness.opened.clear()
+    harness.manager.close()
+    harness.round_trip()
+    assert all(future.failed() for future in futures)
+    assert harness.opened == []
+
+
+def test_a_connection_that_was_closed_on_purpose_raises_no_doubt(harness: Harness) -> None:
+    harness.connect(CONTROL)
+    harness.manager.close_connection(CONTROL, "idle")
+    harness.round_trip()
+    harness.opened.clear()
+    harness.manager.send_on(CONTROL, heartbeat())
+    harness.manager.send_on(PRODUCE, heartbeat())
+    assert harness.opened == [CONTROL, PRODUCE], "at once"
 
 
 # -- which broker to ask -----------------------------------------------------------------------------------------------
