@@ -67,8 +67,13 @@ class WireFetch:
 
     line: Line
     partitions: dict[TopicPartition, Position]
+    """All that it asks for; for reading, and only until it is answered or has failed."""
     max_wait_ms: int
     max_bytes: int
+    changed: dict[TopicPartition, Position] = field(default_factory=dict)
+    """Of the parked one's: what the one before did not ask for, or not so; for an incremental session (KIP-227)."""
+    forgotten: list[TopicPartition] = field(default_factory=list)
+    """What the parked one before asked for and this one does not."""
     streams: list[Any] = field(default_factory=list, repr=False)
     """The multiplexer's own."""
 
@@ -95,3 +100,6 @@ class Limits:
     retry_s: float = 0.05
     retry_max_s: float = 1.0
     """Backoff of a partition in error, and of a connection that failed."""
+    catch_up_partitions: int = 500
+    parked_additions: int = 1_000
+    """Partitions that a request names at most, so that nobody waits long while it is built, sent and served."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from kafka.structs import TopicPartition
 
 from pooledkafka._fetch.batches import End
-from pooledkafka._fetch.model import LogicalFetch, PartitionAnswer, Position
+from pooledkafka._fetch.model import Line, LogicalFetch, PartitionAnswer, Position
 
 if TYPE_CHECKING:
-    from pooledkafka._fetch.model import WireFetch
+    from pooledkafka._fetch.reader import Reader
 
 __all__ = ["Chunk", "Cursor", "ReadAhead", "Stream"]
 
@@ -50,10 +50,16 @@ class Chunk:
 class Cursor:
     """How far one reader has got in a stream."""
 
+    reader: Reader
     offset: int
-    asked_at: float
-    waiting: LogicalFetch | None = None
+    asks: bool = False  # whether the reader's last fetch has this partition
+    asked_at: float = 0.0  # when it last had; for one that asks, the reader's own time holds
     told_high_watermark: int = -1
+
+    @property
+    def waiting(self) -> LogicalFetch | None:
+        """The fetch that waits here."""
+        return self.reader.fetch if self.asks else None
 
 
 class Stream:
@@ -75,10 +81,15 @@ class Stream:
         self.buffered = 0  # bytes in chunks
         self.full = False  # reading ahead stopped at max_bytes and has not sunk below half of it yet
         self.cursors: dict[int, Cursor] = {}  # by reader
-        self.in_flight: WireFetch | None = None
+        self.in_flight: Line | None = None
         self.closed = False  # nobody reads here any more; an answer that still comes is dropped
         self.latest: PartitionAnswer | None = None  # the last answer without records: it tells the high watermark
         self._budget = budget
+
+    @property
+    def position(self) -> Position:
+        """What to ask the broker for."""
+        return Position(self.offset, self.leader_epoch, self.last_fetched_epoch, self.max_bytes)
 
     def serves(self, position: Position) -> bool:
         """Whether a reader at ``position`` would have been answered as this stream is."""
@@ -120,13 +131,20 @@ class Stream:
     def has_for(self, cursor: Cursor) -> bool:
         return bool(self.chunks) and self.chunks[-1].next_offset > cursor.offset
 
+    def high_watermark_for(self, cursor: Cursor) -> PartitionAnswer | None:
+        """An answer that tells a reader, who has taken everything, a high watermark that it has not been told."""
+        latest = self.latest
+        if latest is None or cursor.offset != self.offset or latest.high_watermark == cursor.told_high_watermark:
+            return None
+        return latest
+
     def trim(self) -> None:
         """Drop what every reader has taken."""
         slowest = min((cursor.offset for cursor in self.cursors.values()), default=self.offset)
         while self.chunks and self.chunks[0].next_offset <= slowest:
             self._account_for(self.chunks.popleft())
 
-    def drop_before(self, offset: int) -> list[int]:
+    def drop_before(self, offset: int) -> list[Cursor]:
         """Drop what lies before ``offset``, and leave behind the readers that have not taken it: they will come back.
 
         So a slow reader never keeps a fast one waiting; it reads what it missed again, on its own. Returns them.
@@ -134,9 +152,9 @@ class Stream:
         while self.chunks and self.chunks[0].next_offset <= offset:
             self._account_for(self.chunks.popleft())
         first = self.chunks[0].start if self.chunks else self.offset
-        left = [reader for reader, cursor in self.cursors.items() if cursor.offset < first]
-        for reader in left:
-            del self.cursors[reader]
+        left = [cursor for cursor in self.cursors.values() if cursor.offset < first]
+        for cursor in left:
+            del self.cursors[cursor.reader.number]
         return left
 
     def give_back(self) -> None:

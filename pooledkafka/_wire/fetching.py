@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kafka.consumer.fetcher import FetchMetadata, FetchRequestData, FetchSessionHandler
+from kafka.consumer.fetcher import FetchMetadata
 from kafka.errors import NoError
 from kafka.future import Future
 from kafka.protocol.consumer import FetchRequest, FetchResponse
 from kafka.structs import TopicPartition
 
 from pooledkafka._fetch import Limits, Line, LogicalFetch, Multiplexer, Position, ReadAhead, WireFetch
+from pooledkafka._wire.fetch_session import FetchSession, without_session
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.later import Later, call_later
 from pooledkafka._wire.manager import SharedManager
@@ -22,7 +23,6 @@ __all__ = ["LONGEST_WAIT_MS", "SharedFetching"]
 LONGEST_WAIT_MS = Limits.parked_wait_ms
 """For how long a broker lets a fetch wait for records, at the most."""
 
-_FetchPartition = FetchRequest.FetchTopic.FetchPartition
 _FetchableTopic = FetchResponse.FetchableTopicResponse
 _PartitionData = _FetchableTopic.PartitionData
 
@@ -105,7 +105,7 @@ class Route:
         self._multiplexer = Multiplexer(
             read_committed=self._isolation_level == 1, read_ahead=fetching.read_ahead, join=_join
         )
-        self._session = FetchSessionHandler(node_id)
+        self._session = FetchSession()
         self._version = _MAX_VERSION  # of the broker's last answer
         self._step_is_due = False
         self._wake_at = float("inf")  # when the earliest timer fires
@@ -194,21 +194,10 @@ class Route:
 
     def _send(self, wire: WireFetch, now: float) -> None:
         self._fetching.wire_fetches += 1
-        partitions = {
-            partition: _FetchPartition(
-                partition=partition.partition,
-                current_leader_epoch=position.current_leader_epoch,
-                fetch_offset=position.fetch_offset,
-                last_fetched_epoch=position.last_fetched_epoch,
-                partition_max_bytes=position.partition_max_bytes,
-            )
-            for partition, position in wire.partitions.items()
-        }
-        parked = wire.line is Line.PARKED
-        if parked:
-            data = self._session.build_next(partitions)
+        if wire.line is Line.PARKED:
+            data = self._session.data_of(wire)
         else:
-            data = FetchRequestData(partitions, None, FetchMetadata.LEGACY)
+            data = without_session(wire)
             self._caught_up_at = now
         request = FetchRequest(
             max_wait_ms=wire.max_wait_ms,
@@ -233,7 +222,7 @@ class Route:
     def _answered(self, wire: WireFetch, response: Any) -> None:
         good = response.error_code == NoError.errno
         if wire.line is Line.PARKED and response.API_VERSION >= 7:
-            good = self._session.handle_response(response)  # commits the session, or starts over with a new one
+            good = self._session.answered(response)  # commits the session, or starts over with a new one
         if not good:
             self._multiplexer.failed(wire, time.monotonic())
         else:
@@ -256,7 +245,7 @@ class Route:
 
     def _failed(self, wire: WireFetch, error: BaseException) -> None:
         if wire.line is Line.PARKED:
-            self._session.handle_error(error)
+            self._session.failed()
         self._multiplexer.failed(wire, time.monotonic())
         if not self._net._closed:
             self._step_soon()

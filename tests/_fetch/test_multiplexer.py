@@ -122,6 +122,28 @@ def test_what_was_just_delivered_is_read_on_before_anybody_asks(bench: Bench) ->
     assert bench.got(1, A) == [2]
 
 
+def test_who_comes_to_wait_beside_others_is_covered_when_the_parked_fetch_has_come_back(bench: Bench) -> None:
+    bench.park(1, a=0)
+    bench.fetch(2, b=0)
+    bench.answer(Line.CATCH_UP)
+    assert bench.covered(Line.CATCH_UP) == {B: 0}
+    bench.answer(Line.PARKED, {})
+    assert bench.covered(Line.PARKED) == {}, "it waits for the other, which is on its way nearly all the time"
+    bench.answer(Line.CATCH_UP)
+    assert bench.covered(Line.PARKED) == {A: 0, B: 0}
+    assert bench.covered(Line.CATCH_UP) == {}
+
+
+def test_a_parked_fetch_that_brings_records_goes_on_at_once(bench: Bench) -> None:
+    bench.park(1, a=0)
+    bench.fetch(2, b=0)
+    bench.answer(Line.CATCH_UP)
+    bench.broker.logs[A].append(1)
+    bench.answer(Line.PARKED)
+    assert bench.covered(Line.PARKED) == {A: 1}
+    assert bench.covered(Line.CATCH_UP) == {B: 0}
+
+
 def test_a_reader_that_lags_is_fetched_at_once_beside_the_parked_fetch(bench: Bench) -> None:
     bench.broker.logs[A].append(10)
     bench.park(1, a=10, b=0)

@@ -17,7 +17,7 @@ PARTITIONS = [TopicPartition("t", n) for n in range(3)]
 READERS = [1, 2, 3, 4]
 BUDGET = 1_200
 MAX_BYTES = 1_000
-LIMITS = Limits(max_bytes=1_500, idle_s=3.0)
+LIMITS = Limits(max_bytes=1_500, idle_s=3.0, catch_up_partitions=2, parked_additions=2)
 
 partitions = st.sampled_from(PARTITIONS)
 readers = st.sampled_from(READERS)
@@ -34,12 +34,19 @@ class Machine(RuleBasedStateMachine):
         self.read_ahead = ReadAhead(BUDGET)
         self.machine = Multiplexer(read_committed=False, read_ahead=self.read_ahead, join=join, limits=LIMITS)
         self.wires: list[WireFetch] = []
+        self.session: dict[TopicPartition, Position] = {}  # what the broker would have, from differences alone
         self.waiting: dict[int, LogicalFetch] = {}
         self.positions: dict[int, dict[TopicPartition, int]] = {r: dict.fromkeys(PARTITIONS, 0) for r in READERS}
 
     def step(self) -> None:
         step = self.machine.step(self.now)
         self.wires.extend(step.requests)
+        for wire in step.requests:
+            if wire.line is Line.PARKED:
+                self.session.update(wire.changed)
+                for partition in wire.forgotten:
+                    del self.session[partition]
+                assert self.session == wire.partitions
         for fetch, answers in step.completions:
             self.completed(fetch, answers)
         lines = [wire.line for wire in self.wires]
@@ -103,6 +110,8 @@ class Machine(RuleBasedStateMachine):
     def lose(self, data: Any) -> None:
         wire = data.draw(st.sampled_from(self.wires))
         self.wires.remove(wire)
+        if wire.line is Line.PARKED:
+            self.session = {}
         self.machine.failed(wire, self.now)
         self.step()
         assert all(fetch.deadline > self.now for fetch in self.waiting.values()), "they may find another leader"
@@ -137,7 +146,7 @@ class Machine(RuleBasedStateMachine):
                 continue
             assert fetch.patient
             for partition in fetch.partitions:
-                stream = self.machine._places[reader][partition]
+                stream = self.machine._readers[reader].places[partition]
                 cursor = stream.cursors.get(reader)
                 assert cursor is not None, "it was left behind"
                 assert cursor.waiting is fetch

@@ -215,7 +215,7 @@ def test_one_that_was_left_behind_in_one_partition_does_not_wait_in_the_other() 
 def test_one_whose_partition_is_swept_away_is_answered_at_its_deadline() -> None:
     bench = left_behind(wait=30)
     bench.step(20)
-    assert bench.machine._places[2] == {}
+    assert bench.machine._readers[2].places == {}
     assert 2 not in bench.answers
     bench.step(10)
     assert bench.answers[2] == {}
@@ -223,7 +223,7 @@ def test_one_whose_partition_is_swept_away_is_answered_at_its_deadline() -> None
 
 def test_a_newer_fetch_answers_the_one_before(bench: PatientBench) -> None:
     bench.idle(1, a=0)
-    before = bench.machine._pending[1]
+    before = bench.machine._readers[1].fetch
     newer = LogicalFetch(1, {B: Position(0, partition_max_bytes=MAX_BYTES)}, bench.now + 0.5, patient=True)
     bench.machine.submit(newer, bench.now)
     step = bench.machine.step(bench.now)
@@ -236,20 +236,21 @@ def test_a_newer_fetch_answers_the_one_before(bench: PatientBench) -> None:
 
 def test_release_returns_what_waited_and_answers_nothing_itself(bench: PatientBench) -> None:
     bench.idle(1, 2, a=0)
-    waited, other = bench.machine._pending[1], bench.machine._pending[2]
+    waited, other = bench.machine._readers[1].fetch, bench.machine._readers[2].fetch
     assert bench.machine.release(1) is waited
     assert bench.machine.release(1) is None, "it does not wait any more"
     assert bench.machine.release(3) is None, "it never did"
     bench.sit(2)
     assert bench.answers == {}, "whoever released it answers it"
-    assert bench.machine._pending == {2: other}
+    assert bench.machine._readers[1].fetch is None
+    assert bench.machine._readers[2].fetch is other
 
 
 def test_one_that_is_released_before_its_deadline_leaves_no_timer(bench: PatientBench) -> None:
     bench.idle(1, a=0)
     bench.machine.release(1)
     bench.fetch(1, wait=3.0, a=0)
-    kept = weakref.ref(bench.machine._pending[1])
+    kept = weakref.ref(bench.machine._readers[1].fetch)
     bench.machine.release(1)
     bench.step()
     gc.collect()
@@ -303,7 +304,7 @@ def test_an_error_that_was_to_be_told_to_a_released_reader_is_not_kept(bench: Pa
     bench.idle(1, a=0)
     wire = bench.in_flight.pop(Line.PARKED)
     bench.machine.answered(wire, {A: partition_answer(0, b"", error_code=6)}, bench.now)
-    kept = weakref.ref(bench.machine._pending[1])
+    kept = weakref.ref(bench.machine._readers[1].fetch)
     bench.machine.release(1)
     bench.step()
     gc.collect()
