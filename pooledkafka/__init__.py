@@ -7,6 +7,7 @@ from pooledkafka.consumer import Consumer
 from pooledkafka.errors import (
     ConcurrentUseError,
     ConfigurationError,
+    ConnectFailedError,
     ForkedClientError,
     PoolClosedError,
     PoolError,
@@ -20,6 +21,7 @@ from pooledkafka.events import (
     ConnectionReady,
     MetadataRefreshed,
     PoolEvent,
+    Reauthenticated,
     Throttled,
 )
 from pooledkafka.kafka import Kafka
@@ -33,6 +35,7 @@ __all__ = [
     "ClientDetached",
     "ConcurrentUseError",
     "ConfigurationError",
+    "ConnectFailedError",
     "ConnectionClosed",
     "ConnectionCreated",
     "ConnectionPool",
@@ -47,5 +50,6 @@ __all__ = [
     "PoolStats",
     "PoolTimeoutError",
     "Producer",
+    "Reauthenticated",
     "Throttled",
 ]

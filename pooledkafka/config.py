@@ -8,7 +8,10 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.net.manager import KafkaConnectionManager
+from kafka.net.sasl import SASL_MECHANISMS
+from kafka.net.sasl.oauth import AbstractTokenProvider
 
+from pooledkafka._secrets import SECRETS, Options, hidden
 from pooledkafka.errors import ConfigurationError
 
 __all__ = ["check_sizes", "client_options", "pool_options"]
@@ -40,14 +43,12 @@ _DEFAULTS: dict[str, Any] = {
 
 _SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
-_SECRETS = frozenset({"sasl_plain_password", "ssl_password", "sasl_oauth_token_provider"})
 
-
-def pool_options(given: Mapping[str, Any]) -> dict[str, Any]:
+def pool_options(given: Mapping[str, Any]) -> Options:
     """The complete options of a pool; raises ConfigurationError for one that is unknown or cannot work."""
     _refuse_unknown(given, CONNECTION_OPTIONS, "a connection pool")
     check_sizes(given)
-    options = {**_DEFAULTS, **given}
+    options = Options({**_DEFAULTS, **given})
     _check_security(options)
     return options
 
@@ -64,11 +65,13 @@ def client_options(
     for name in sorted(CONNECTION_OPTIONS & set(given)):
         if given[name] != pool[name]:
             raise ConfigurationError(
-                f"{name}={_shown(name, given[name])} was given to {what}, but its connection pool has "
-                f"{name}={_shown(name, pool[name])}. All clients of a pool share its connections: leave the option "
+                f"{name}={hidden(name, given[name])!r} was given to {what}, but its connection pool has "
+                f"{name}={hidden(name, pool[name])!r}. All clients of a pool share its connections: leave the option "
                 "out, or use a pool that has this value."
             )
-    return {**given, **{name: pool[name] for name in CONNECTION_OPTIONS & set(known)}}
+    # It connects by the pool, so it needs no secrets; and kafka-python's admin client logs what it is given.
+    shared = {name: pool[name] for name in CONNECTION_OPTIONS & set(known)}
+    return {name: value for name, value in {**given, **shared}.items() if name not in SECRETS}
 
 
 def check_sizes(options: Mapping[str, Any]) -> None:
@@ -98,6 +101,29 @@ def _check_security(options: Mapping[str, Any]) -> None:
         )
     if protocol.startswith("SASL_") and options["sasl_mechanism"] is None:
         raise ConfigurationError(f"security_protocol={protocol!r} needs sasl_mechanism, e.g. sasl_mechanism='PLAIN'")
+    if protocol.startswith("SASL_"):
+        _check_sasl(options, options["sasl_mechanism"])
+
+
+def _check_sasl(options: Mapping[str, Any], mechanism: str) -> None:
+    if mechanism not in SASL_MECHANISMS:
+        near = difflib.get_close_matches(str(mechanism).upper(), SASL_MECHANISMS, n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigurationError(
+            f"sasl_mechanism={mechanism!r} is not known; it is one of {', '.join(sorted(SASL_MECHANISMS))}.{hint}"
+        )
+    needed: tuple[str, ...] = ()
+    if mechanism == "PLAIN" or mechanism.startswith("SCRAM"):
+        needed = ("sasl_plain_username", "sasl_plain_password")
+    elif mechanism == "OAUTHBEARER":
+        needed = ("sasl_oauth_token_provider",)
+    for name in needed:
+        value = options[name]
+        if value is None:
+            raise ConfigurationError(f"sasl_mechanism={mechanism!r} needs {name}, which was not given")
+        right = AbstractTokenProvider if name == "sasl_oauth_token_provider" else str
+        if not isinstance(value, right):
+            raise ConfigurationError(f"{name} must be an instance of {right.__qualname__}")
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], what: str) -> None:
@@ -105,7 +131,3 @@ def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], what: str)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]}?" if near else "See kafka-python's documentation for the names."
         raise ConfigurationError(f"{name} is not an option of {what}. {hint}")
-
-
-def _shown(name: str, value: Any) -> str:
-    return "<hidden>" if name in _SECRETS else repr(value)

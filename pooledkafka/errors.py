@@ -5,11 +5,12 @@ All derive from kafka-python's ``KafkaError``, so one ``except KafkaError`` stil
 
 from __future__ import annotations
 
-from kafka.errors import KafkaConfigurationError, KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaConfigurationError, KafkaConnectionError, KafkaError, KafkaTimeoutError
 
 __all__ = [
     "ConcurrentUseError",
     "ConfigurationError",
+    "ConnectFailedError",
     "ForkedClientError",
     "PoolClosedError",
     "PoolError",
@@ -27,6 +28,15 @@ class PoolClosedError(PoolError):
 
 class PoolTimeoutError(PoolError, KafkaTimeoutError):  # type: ignore[misc]
     """Something did not finish within its timeout; the message says what, and the last cause that was seen."""
+
+
+class ConnectFailedError(PoolTimeoutError, KafkaConnectionError):  # type: ignore[misc]
+    """No broker could be reached, and waiting for the rest of the timeout would not help.
+
+    A name was not resolved, a port refused the connection, TLS failed, or a broker hung up; the message says which,
+    with the address, and what to check. A login that is refused raises kafka-python's SaslAuthenticationFailedError or
+    UnsupportedSaslMechanismError instead. A KafkaTimeoutError too, which is what kafka-python's own clients raise.
+    """
 
 
 class ConfigurationError(PoolError, KafkaConfigurationError, ValueError):  # type: ignore[misc]

@@ -12,6 +12,7 @@ __all__ = [
     "ConnectionReady",
     "MetadataRefreshed",
     "PoolEvent",
+    "Reauthenticated",
     "Throttled",
 ]
 
@@ -38,6 +39,15 @@ class ConnectionReady:
 
 
 @dataclass(frozen=True)
+class Reauthenticated:
+    """A connection has logged in again before its session ended (KIP-368)."""
+
+    broker: int
+    lane: str
+    address: str
+
+
+@dataclass(frozen=True)
 class ConnectionClosed:
     """A connection has ended, or could not be opened."""
 
@@ -46,7 +56,8 @@ class ConnectionClosed:
     address: str
     reason: str
     """``idle`` (nobody needed it any more), ``client closed`` (its request was that client's), ``disconnect`` (of the
-    pool), ``bootstrapped`` (the cluster is known), or ``failed``."""
+    pool), ``bootstrapped`` (the cluster is known), ``session ended`` (it would have had to log in again, and nothing
+    was in progress on it), or ``failed``."""
     error: BaseException | None
     """What went wrong, where the reason is ``failed``."""
 
@@ -92,5 +103,6 @@ PoolEvent = (
     | ClientAttached
     | ClientDetached
     | MetadataRefreshed
+    | Reauthenticated
     | Throttled
 )

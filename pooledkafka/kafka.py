@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pooledkafka._secrets import Options
 from pooledkafka.admin import Admin
 from pooledkafka.config import pool_options
 from pooledkafka.consumer import Consumer
@@ -34,7 +35,7 @@ class Kafka:
 
     def __init__(self, **options: Any) -> None:
         pool_options(options)
-        self._options = options
+        self._options = Options(options)
 
     def connection_pool(
         self,

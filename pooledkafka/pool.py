@@ -148,8 +148,12 @@ class ConnectionPool:
             timeout_ms: milliseconds to wait. Default: ``bootstrap_timeout_ms`` (30000).
 
         Raises:
-            PoolTimeoutError: no broker answered in time; the message names the last cause.
-            KafkaError: a broker refused the credentials.
+            ConnectFailedError: no broker can be reached, and waiting does not help: DNS, a refused port, TLS, a broker
+                that hangs up. What may mend itself is tried for a second. To wait for a cluster that is starting, call
+                it again.
+            SaslAuthenticationFailedError, UnsupportedSaslMechanismError: the login was refused.
+            PoolTimeoutError: no broker answered in time; the message names the last cause for each address.
+            ConfigurationError: a file with a key or certificate cannot be used.
         """
         notice_fork()
         with self._life:

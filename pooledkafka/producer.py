@@ -142,8 +142,12 @@ class Producer(PooledClient):
 
         Raises:
             PoolClosedError: the producer is closed, or its pool disconnected.
+            SaslAuthenticationFailedError: a broker does not let the pool in any more, because a password was changed,
+                say. Records that wait already are sent if it does within ``delivery_timeout_ms``. ConnectFailedError,
+                where that is for a certificate.
         """
         sender = self._opened()
+        sender.check_login()
         if self._key_serializer is not None:
             key = self._key_serializer.serialize(topic, headers or [], key)
         if self._value_serializer is not None:

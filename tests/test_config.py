@@ -125,3 +125,26 @@ def test_a_security_protocol_that_does_not_exist_is_never_taken_for_plaintext(wr
 def test_sasl_needs_a_mechanism() -> None:
     with pytest.raises(ConfigurationError, match="needs sasl_mechanism"):
         pool_options({"security_protocol": "SASL_SSL"})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"sasl_mechanism": "PLAN"}, "sasl_mechanism='PLAN' is not known; .* Did you mean PLAIN"),
+        ({"sasl_mechanism": "PLAIN", "sasl_plain_username": "shop"}, "needs sasl_plain_password"),
+        ({"sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_password": "hunter2"}, "needs sasl_plain_username"),
+        ({"sasl_mechanism": "OAUTHBEARER"}, "needs sasl_oauth_token_provider"),
+        (
+            {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": print},
+            "must be an instance of AbstractTokenProvider",
+        ),
+        (
+            {"sasl_mechanism": "PLAIN", "sasl_plain_username": "shop", "sasl_plain_password": b"hunter2"},
+            "must be an instance of str",
+        ),
+    ],
+)
+def test_what_a_login_needs_is_asked_for_before_anything_connects(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as error:
+        pool_options({"security_protocol": "SASL_SSL", **options})
+    assert "hunter2" not in str(error.value)

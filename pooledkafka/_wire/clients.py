@@ -21,6 +21,7 @@ from pooledkafka._wire.committed import OffsetFetches
 from pooledkafka._wire.consumer_facade import ConsumerFacade
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.idling import Idling
+from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import off_the_io_thread
 from pooledkafka._wire.producer_facade import ProducerFacade
 
@@ -83,8 +84,11 @@ class WiredConsumer:
         if waited:
             # What a wait has brought is handed over first, as kafka-python does; the next pass does the rest.
             records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
-            return records
-        return self._pass(timer, max_records, update_offsets=update_offsets)
+        else:
+            records = self._pass(timer, max_records, update_offsets=update_offsets)
+        if not records and (refused := self._engine.refusals.of(Lane.CONTROL)) is not None:
+            raise refused
+        return records
 
     def stir(self) -> None:
         """To be called after each call of ``kafka`` that is no poll: there may be something to do now."""
@@ -208,6 +212,7 @@ class WiredProducer:
     """A ``KafkaProducer`` on the pool's connections; thread-safe as stock."""
 
     def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
+        self._engine = engine
         self._facade: ProducerFacade | None = None
 
         def facade(**config: Any) -> ProducerFacade:
@@ -262,6 +267,11 @@ class WiredProducer:
             yield
         finally:
             accumulator._flushes_in_progress.decrement()
+
+    def check_login(self) -> None:
+        """Raise where a broker does not let the pool in any more, and records for it would only wait."""
+        if (refused := self._engine.refusals.of(Lane.PRODUCE)) is not None:
+            raise refused
 
     def undelivered(self) -> int:
         """How many records, of all handles, are neither acknowledged nor failed."""

@@ -53,6 +53,7 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         self._after_this: Future | None = None  # resolved by the refresh after the running one; guarded by _lock
         self._topics_changed = False  # since the last request was built; guarded by _lock
         self.asked: Any = None  # the last request built, by which the manager knows the pool's own; the I/O thread's
+        self.failed_bootstrap: set[str] = set()  # the node ids of addresses that were tried in vain; the I/O thread's
         self._views_lock = threading.Lock()
         self._views: dict[ClusterView, frozenset[str]] = {}  # guarded by _views_lock
 
@@ -182,6 +183,17 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
             waiting.success(self)
         else:
             waiting.failure(error)
+
+    def addresses(self) -> list[str]:
+        """Where the cluster is to be found, as the user said."""
+        return [f"{broker.host}:{broker.port}" for broker in self._bootstrap_brokers.values()]
+
+    def bootstrap_brokers(self) -> list[Any]:
+        """Those that were not tried in vain, if any: kafka-python picks one at random, and may take one bad one often
+        before it comes to a good one.
+        """
+        brokers: list[Any] = super().bootstrap_brokers()
+        return [broker for broker in brokers if broker.node_id not in self.failed_bootstrap] or brokers
 
     def age_ms(self) -> float | None:
         """Milliseconds since the last successful refresh; None before the first."""

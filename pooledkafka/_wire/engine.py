@@ -9,14 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
-from kafka.errors import (
-    Cancelled,
-    KafkaConnectionError,
-    KafkaError,
-    KafkaTimeoutError,
-    SaslAuthenticationFailedError,
-    UnsupportedSaslMechanismError,
-)
+from kafka.errors import Cancelled, KafkaConnectionError, KafkaError, KafkaTimeoutError
 from kafka.future import Future
 from kafka.protocol.consumer import SyncGroupRequest
 
@@ -32,14 +25,17 @@ from pooledkafka._wire.loop import Loop
 from pooledkafka._wire.manager import SharedManager
 from pooledkafka._wire.permits import Permits
 from pooledkafka._wire.refresher import MetadataRefresher
+from pooledkafka._wire.refusals import Attempts, Refusal, Refusals, refusal_of
 from pooledkafka._wire.shared_client import SharedClient
-from pooledkafka.errors import ConfigurationError, PoolTimeoutError
+from pooledkafka._wire.tls import check_tls
+from pooledkafka.errors import ConfigurationError, ConnectFailedError, PoolTimeoutError
 from pooledkafka.events import (
     ConnectionClosed,
     ConnectionCreated,
     ConnectionReady,
     MetadataRefreshed,
     PoolEvent,
+    Reauthenticated,
     Throttled,
 )
 
@@ -50,14 +46,12 @@ _log = get_logger("pooledkafka.connections")
 _LEASE_IDLE_S = 5.0
 """How long a leased connection is kept for the next join: longer than the pauses within one rebalance."""
 
-_REFUSED = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
-"""Failures that trying again cannot mend."""
-
 
 class GroupMember(Protocol):
     """A consumer as the others of its group in the pool see it."""
 
     coordinator: Any
+    stir: Callable[[], None]
 
     def end_waits(self) -> None:
         """Let its poll look again at what there is to do."""
@@ -96,6 +90,7 @@ class Engine:
                 self.net,
                 on_connection=self._watch,
                 on_throttled=self._throttled,
+                on_login=self._logged_in,
                 permits=self.permits,
                 **options,
             )
@@ -113,8 +108,10 @@ class Engine:
         self._idle_leases = Later(self.net, _LEASE_IDLE_S, self._close_idle_leases)
         self._owners = itertools.count(1)
         self._stop_lock = threading.Lock()  # one stop() at a time; guards nothing else
-        self._last_failure: str | None = None  # of a connection attempt, for error messages; read by any thread
-        self._refused: Future = Future()  # fails with the first refusal that trying again cannot mend
+        self._attempts = Attempts(self.manager.cluster.addresses())  # to find the cluster
+        self._refused: Future = Future()  # fails when trying again cannot mend it
+        self.refusals = Refusals(self.manager)
+        self._last_failure: Refusal | None = None  # of a connection to a broker; the I/O thread's
         # Connections that became ready, and of those the ones that ended. Read by any thread; every lane has its entry
         # from the start, so that the dictionaries never change their size.
         self.created = Counter(dict.fromkeys(Lane, 0))
@@ -126,16 +123,17 @@ class Engine:
     def start(self, timeout_ms: float) -> None:
         """Start the I/O thread and find the cluster.
 
-        Raises PoolTimeoutError naming the last cause if no broker answers in time, and at once what kafka-python
-        raised if a broker refuses the credentials. The caller stops the engine after an error.
+        Raises PoolTimeoutError naming the last causes if no broker answers in time, and at once what makes waiting
+        useless, such as a refused login. The caller stops the engine after an error.
         """
+        check_tls(self.manager.config)
         self.net.start()
         try:
             self.net.run(self._bootstrap, timeout_ms)
-        except _REFUSED:
+        except ConnectFailedError:
             raise
         except KafkaTimeoutError as error:
-            cause = f"the last attempt failed: {self._last_failure}" if self._last_failure else "no broker answered"
+            cause = f"the last attempts failed: {self._attempts}" if self._attempts else "no broker answered"
             raise PoolTimeoutError(
                 f"could not reach the Kafka cluster at {self._addresses()} within {timeout_ms:.0f} ms; {cause}. "
                 "Check that the brokers run, that this address and port are right, and that security_protocol "
@@ -177,9 +175,10 @@ class Engine:
         if self._refused.is_done:
             raise self._refused.exception
         await bootstrapped
+        self.manager.cluster.failed_bootstrap.clear()
 
     def _addresses(self) -> str:
-        return ", ".join(f"{broker.host}:{broker.port}" for broker in self.manager.cluster.bootstrap_brokers())
+        return ", ".join(self.manager.cluster.addresses())
 
     def _address(self, key: LaneKey) -> str:
         node_id = f"bootstrap-{key.number}" if key.lane is Lane.BOOTSTRAP else key.node_id
@@ -304,6 +303,7 @@ class Engine:
 
     def _ready(self, key: LaneKey, connection: Any, where: tuple[int, str, str]) -> None:
         self.created[key.lane] += 1
+        self.refusals.clear()
         connection.close_future.add_both(lambda _: self.closed.update([key.lane]))
         self._tell(ConnectionReady(*where))
 
@@ -311,24 +311,38 @@ class Engine:
         reason = self.manager.reason_of(key)
         if reason == "failed" and error is None:
             reason = "bootstrapped"  # the one that kafka-python closes by itself without an error
+        if key.lane is Lane.BOOTSTRAP and error is not None:
+            self._not_found(key, error)
         self._tell(ConnectionClosed(*where, reason, error if reason == "failed" else None))
 
     def _throttled(self, key: LaneKey, throttle_time_ms: int) -> None:
         self._tell(Throttled(key.node_id, key.lane.value, throttle_time_ms))
 
+    def _logged_in(self, key: LaneKey) -> None:
+        self._tell(Reauthenticated(key.node_id, key.lane.value, self._address(key)))
+
     def _refreshed(self, cluster: Any) -> None:
         self._tell(MetadataRefreshed(len(cluster.brokers()), len(cluster.topics())))
 
     def _failed(self, key: LaneKey, error: BaseException) -> None:
-        self._last_failure = f"{self._address(key)}: {error!r}"
         _log.info("connection failed", broker=key.node_id, lane=key.lane.value, error=repr(error))
-        if isinstance(error, _REFUSED) and not self._refused.is_done:
-            self._refused.failure(error)
+        if key.lane is Lane.BOOTSTRAP:
+            return
+        self._last_failure = refusal_of(self._address(key), error, self.manager.config)
+        if self.refusals.add(key.node_id, self._last_failure):
+            for consumer in self._consumers:
+                consumer.stir()
         # kafka-python does not count a connection that was refused after TCP (TLS, SASL, versions).
-        if key.lane is not Lane.BOOTSTRAP:
-            self.manager.update_backoff(key)
-            if not self.manager.reaches(key.node_id):
-                self._leases.refuse(key.node_id)
+        self.manager.update_backoff(key)
+        if not self.manager.reaches(key.node_id):
+            self._leases.refuse(key.node_id)
+
+    def _not_found(self, key: LaneKey, error: BaseException) -> None:
+        self._attempts.add(refusal_of(self._address(key), error, self.manager.config))
+        self.manager.cluster.failed_bootstrap.add(f"bootstrap-{key.number}")
+        verdict = self._attempts.verdict()
+        if verdict is not None and not self._refused.is_done:
+            self._refused.failure(verdict)
 
     def open_connections(self) -> Counter[tuple[int, Lane]]:
         """Open connections by broker and lane; from any thread."""

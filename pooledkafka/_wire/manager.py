@@ -15,8 +15,11 @@ from kafka.protocol.consumer import FetchRequest
 
 from pooledkafka._wire.cluster import SharedCluster
 from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.logins import Login, prepare_login, session_is_over
 from pooledkafka._wire.permits import Permits
 from pooledkafka._wire.resending import Resending
+from pooledkafka._wire.tls import build_transport
+from pooledkafka._wire.tokens import Tokens
 
 __all__ = ["SharedManager"]
 
@@ -81,8 +84,9 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
     a broker can be reached is known per broker: when a connection was lost, or an attempt failed, one attempt at a time
     finds out for all lanes, after kafka-python's reconnect backoff. What is to be sent on the others waits for it.
 
-    ``on_connection(key, connection)`` is called on the I/O thread for each connection that is opened, and
-    ``on_throttled(key, milliseconds)`` for each answer by which a broker asks for a pause.
+    ``on_connection(key, connection)`` is called on the I/O thread for each connection that is opened,
+    ``on_throttled(key, milliseconds)`` for each answer by which a broker asks for a pause, and ``on_login(key)`` for
+    each connection that has logged in again.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         allow_auto_create_topics: bool,
         on_connection: Callable[[LaneKey, Any], None],
         on_throttled: Callable[[LaneKey, int], None],
+        on_login: Callable[[LaneKey], None],
         permits: Permits,
         **config: Any,
     ) -> None:
@@ -106,6 +111,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self.cluster.attach(self)
         self._on_connection = on_connection
         self._on_throttled = on_throttled
+        self._on_login = on_login
         self._waiting: dict[Callable[[], None], tuple[Future, Any]] = {}  # for a permit; the I/O thread's
         self._closing: dict[LaneKey, str] = {}  # why a connection is being closed on purpose; the I/O thread's
         self._permits = permits
@@ -115,6 +121,11 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         # to connect that are under way, by key. Both are the I/O thread's.
         self._doubted: set[Any] = set()
         self._attempts: dict[Any, Attempt] = {}
+        self._tokens = (
+            Tokens(net, self.config["sasl_oauth_token_provider"])
+            if self.config["sasl_mechanism"] == "OAUTHBEARER"
+            else None
+        )
 
     def connection(self, key: Any) -> Any | None:
         """The connection under ``key`` as it is now, whatever its state."""
@@ -133,7 +144,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         """All connections as they are now; safe from any thread."""
         return [(as_lane_key(key), connection) for key, connection in list(self._conns.items())]
 
-    def get_connection(self, node_id: Any, **options: Any) -> Any:
+    def get_connection(self, node_id: Any, *, timeout_ms: float | None = None, **options: Any) -> Any:
         """The connection under ``node_id``, opened if need be; raises NodeNotReadyError during the backoff.
 
         A connection that is up stays usable while the broker refuses new ones.
@@ -142,16 +153,22 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             node_id = LaneKey(node_id, Lane.CONTROL)
         known = self._conns.get(node_id)
         if known is not None and known.connected:
-            return known
+            if not session_is_over(known):
+                return known
+            self.close_connection(as_lane_key(node_id), "session ended")
         if self._probe_before(node_id) is not None:
             raise NodeNotReadyError(_name_of(node_id))
-        return self._opened(node_id, **options)
+        return self._opened(node_id, timeout_ms=timeout_ms, **options)
 
-    def _opened(self, node_id: Any, **options: Any) -> Any:
+    def _opened(self, node_id: Any, *, timeout_ms: float | None = None, **options: Any) -> Any:
         """The connection under ``node_id``, whoever else tries to reach its broker now."""
         known = self._conns.get(node_id)
         try:
-            connection = super().get_connection(node_id, **options)
+            if timeout_ms is not None and self.cluster.is_bootstrap(node_id):
+                # kafka-python waits for one bootstrap address until the time for all of them is up.
+                share_ms = timeout_ms / len(self.cluster.bootstrap_brokers())
+                timeout_ms = min(share_ms, self.socket_connection_setup_timeout_ms(node_id))
+            connection = super().get_connection(node_id, timeout_ms=timeout_ms, **options)
         except (NodeNotReadyError, UnknownBrokerIdError) as error:
             # kafka-python's producer formats what an error carries with %, which fails for a tuple such as a LaneKey:
             # the batch that was to be sent again would be forgotten.
@@ -159,6 +176,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         if connection is not known:
             self._follow(node_id, connection)
             self.resending.watch(node_id, connection)
+            if connection.sasl_enabled:
+                self._prepare_login(as_lane_key(node_id), connection)
             self._on_connection(as_lane_key(node_id), connection)
         return connection
 
@@ -221,8 +240,17 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         probe.connection.init_future.add_errback(decide)
         return future
 
+    def _prepare_login(self, key: LaneKey, connection: Any) -> None:
+        def close(key: LaneKey) -> None:
+            self.close_connection(key, "session ended")
+
+        def permitted(start: Callable[[], Future]) -> Future:
+            return self._with_permit(start, self.config["request_timeout_ms"], first=True)
+
+        prepare_login(connection, Login(connection, key, self._tokens, permitted, close, self._on_login))
+
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
-        transport = await super()._build_transport(node, timeout_at)
+        transport = await build_transport(self._net, node, self.config, timeout_at)
         transport._sock_recv = _last_words(transport._sock_recv)
         transport._sock_send = _reading_first(transport)
         return transport
@@ -262,7 +290,9 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
 
         return self._with_permit(start, request_timeout_ms, long_poll=long_poll)
 
-    def _with_permit(self, start: Callable[[], Future], timeout_ms: float, *, long_poll: bool = False) -> Future:
+    def _with_permit(
+        self, start: Callable[[], Future], timeout_ms: float, *, long_poll: bool = False, first: bool = False
+    ) -> Future:
         """What ``start`` comes to, once there is a permit for it; KafkaTimeoutError where none comes in time."""
         future = Future()
 
@@ -276,7 +306,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             started.add_both(lambda _: self._permits.release())
             started.chain(future)
 
-        self._permits.acquire(granted, long_poll=long_poll)
+        self._permits.acquire(granted, long_poll=long_poll, first=first)
         if self._permits.waits(granted):
             error = KafkaTimeoutError("no request may be in progress beside those that are")
             timer = self._net.call_later(timeout_ms / 1000, lambda: self._give_up(granted, error))
@@ -328,6 +358,18 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             return self._when_reachable(key, lambda: self.get_connection(key).init_future)
 
         return self._with_permit(start, self.config["request_timeout_ms"])
+
+    def try_soon(self, key: LaneKey) -> None:
+        """Open the connection under ``key`` if it may be tried now; from any thread but the I/O thread."""
+
+        def attempt() -> None:
+            if not self.closed:
+                self.open(key).add_errback(lambda _: None)
+
+        try:
+            self._net.call_soon_threadsafe(attempt)
+        except RuntimeError:
+            pass  # the event loop has ended
 
     def close_connection(self, key: LaneKey, reason: str) -> None:
         """Close one connection on purpose, for a reason that ``ConnectionClosed`` names; on the I/O thread only."""

@@ -25,9 +25,15 @@ class Permits:
         """How many wait for a permit now."""
         return len(self._waiting)
 
-    def acquire(self, granted: Callable[[], None], *, long_poll: bool = False) -> None:
-        """Call ``granted`` when a permit is its own: at once if one is free and nobody came earlier."""
-        self._waiting.append((granted, long_poll))
+    def acquire(self, granted: Callable[[], None], *, long_poll: bool = False, first: bool = False) -> None:
+        """Call ``granted`` when a permit is its own: at once if one is free and nobody came earlier.
+
+        ``first``: before all others that wait.
+        """
+        if first:
+            self._waiting.appendleft((granted, long_poll))
+        else:
+            self._waiting.append((granted, long_poll))
         self.urgent += not long_poll
         self._grant()
 

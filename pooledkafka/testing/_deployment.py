@@ -20,7 +20,7 @@ from ._certificates import make_certificates
 from ._container import CONFIG_DIRECTORY, BrokerContainer
 from ._errors import BrokerStartError, ClusterError, PortTakenError
 from ._image import ensure_image
-from ._listeners import KEYSTORE_FILE, KINDS, SECRETS_DIRECTORY, USERNAME, Listener
+from ._listeners import KEYSTORE_FILE, KINDS, SECRETS_DIRECTORY, TLS, USERNAME, Listener
 from ._network import Networks
 from ._ports import HOST, pick_free_ports
 from ._properties import render, server_properties
@@ -102,7 +102,7 @@ class Deployment:
     ) -> None:
         image = ensure_image(self.client, image)
         self.networks.create()
-        keystore = self._make_keystore(image) if Listener.TLS in listeners else {}
+        keystore = self._make_keystore(image) if TLS.intersection(listeners) else {}
 
         def start_broker(node_id: int) -> BrokerContainer:
             for attempt in range(1, _PORT_ATTEMPTS + 1):

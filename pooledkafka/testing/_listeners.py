@@ -19,6 +19,7 @@ class Listener(str, Enum):
     TLS = "tls"
     SASL_PLAIN = "sasl_plain"
     SCRAM = "scram"
+    SASL_TLS = "sasl_tls"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ KINDS = {
     Listener.TLS: _Kind("TLS", 9093, "SSL"),
     Listener.SASL_PLAIN: _Kind("PLAIN", 9094, "SASL_PLAINTEXT", "PLAIN"),
     Listener.SCRAM: _Kind("SCRAM", 9095, "SASL_PLAINTEXT", "SCRAM-SHA-256"),
+    Listener.SASL_TLS: _Kind("PLAINTLS", 9096, "SASL_SSL", "PLAIN"),
 }
+TLS = frozenset({Listener.TLS, Listener.SASL_TLS})
+"""The listeners that need a certificate."""
 
 
 def parse_listener(listener: Listener | str) -> Listener:
@@ -61,12 +65,12 @@ def listener_properties(listeners: Collection[Listener], password: str) -> dict[
     for listener in listeners:
         kind = KINDS[listener]
         prefix = f"listener.name.{kind.name.lower()}."
-        if listener is Listener.TLS:
+        if listener in TLS:
             properties[prefix + "ssl.keystore.location"] = f"{SECRETS_DIRECTORY}/{KEYSTORE_FILE}"
             properties[prefix + "ssl.keystore.type"] = "PKCS12"
             properties[prefix + "ssl.keystore.password"] = password
             properties[prefix + "ssl.key.password"] = password
-        elif kind.mechanism is not None:
+        if kind.mechanism is not None:
             module = "plain.PlainLoginModule" if kind.mechanism == "PLAIN" else "scram.ScramLoginModule"
             # The users of SCRAM live in the cluster's metadata; those of PLAIN are listed here.
             users = f' user_{USERNAME}="{password}"' if kind.mechanism == "PLAIN" else ""
@@ -86,7 +90,7 @@ def client_options(
         "bootstrap_servers": ",".join(f"{host}:{of_broker[listener]}" for of_broker in ports),
         "security_protocol": kind.security_protocol,
     }
-    if listener is Listener.TLS:
+    if listener in TLS:
         options["ssl_cafile"] = ssl_cafile
     if kind.mechanism is not None:
         options.update(sasl_mechanism=kind.mechanism, sasl_plain_username=USERNAME, sasl_plain_password=password)

@@ -9,6 +9,7 @@ import gc
 import inspect
 import io
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,9 +35,10 @@ from kafka.errors import (
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection, SaslReauthenticator
+from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
-from kafka.net.transport import KafkaTCPTransport
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
@@ -745,6 +747,37 @@ def test_a_reauthenticating_connection_says_so() -> None:
     reauth = SaslReauthenticator(None)
     reauth._reauthenticating = True
     assert reauth.is_reauthenticating is True, "manager._send_now leaves such a connection its own buffer"
+
+
+def test_a_connection_logs_in_by_methods_that_can_be_replaced() -> None:
+    says(KafkaConnection.initialize, "self._sasl_authenticate(timeout_at)", where="logins.prepare_login")
+    says(KafkaConnection._sasl_authenticate, "self._send_request(", where="discretion.be_discreet")
+    says(KafkaConnection._sasl_authenticate, "self._reauth.session_updated(", where="logins.Login")
+    says(KafkaConnection._sasl_authenticate, "**self.config)", where="logins.Login.get_token")
+    says(KafkaConnection._init_complete, "self._reauth.schedule()", where="logins.Login.schedule")
+    says(KafkaConnection.data_received, "self._reauth.on_response_processed()", where="logins.Login")
+    says(SaslReauthenticator._do_reauth, "self._conn._sasl_authenticate()", where="logins.Login._do_reauth")
+    says(SaslReauthenticator._do_reauth, "self._drain_future = Future()", where="logins.Login.on_response_processed")
+    says(SaslReauthenticator._run, "self._do_reauth()", where="logins.Login._do_reauth")
+
+
+def test_what_is_sent_is_logged_by_these_two_alone() -> None:
+    says(KafkaProtocol.send_bytes, "log.debug('%s Send: %r'", where="discretion.be_discreet")
+    says(KafkaProtocol.receive_bytes, "log.debug('%s Recv: %r'", where="discretion.be_discreet")
+    for module in ("kafka.net.connection", "kafka.protocol.parser"):
+        assert sys.modules[module].log.name == module, "discretion.be_discreet"
+
+
+def test_transports_are_made_of_these() -> None:
+    says(
+        create_connection,
+        "KafkaNetSocket(proxy_url)", "socket_factory.dns_lookup(host, port)",
+        "await socket_factory.connect(net, res, socket_options, timeout_at=timeout_at)",
+        where="tls.build_transport",
+    )  # fmt: skip
+    says(KafkaNetSocket.connect, "self.socket(family, sock_type, proto)", where="tls.build_transport")
+    assert set(KafkaSSLTransport.DEFAULT_CONFIG) <= set(KafkaConnectionManager.DEFAULT_CONFIG), "tls.build_transport"
+    says(KafkaConnectionManager._connect, "self._build_transport(node, timeout_at=timeout_at)", where="manager")
 
 
 def test_get_connection_takes_what_bootstrapping_gives_it() -> None:

@@ -41,6 +41,7 @@ class Harness:
             allow_auto_create_topics=True,
             on_connection=self._opening,
             on_throttled=lambda key, milliseconds: self.throttled.append((key, milliseconds)),
+            on_login=lambda key: None,
             permits=permits or Permits(None),
             bootstrap_servers="127.0.0.1:1",
             reconnect_backoff_ms=60_000,

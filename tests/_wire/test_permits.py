@@ -27,6 +27,16 @@ def test_never_more_than_the_limit_and_first_come_first_served(limit: int, steps
         assert permits.held == limit or not permits.waiting, "nobody waits while a permit is free"
 
 
+def test_a_login_goes_before_those_that_wait() -> None:
+    permits, order = Permits(1), list[str]()
+    for name in ("running", "waiting"):
+        permits.acquire(partial(order.append, name))
+    permits.acquire(partial(order.append, "login"), first=True)
+    permits.release()
+    permits.release()
+    assert order == ["running", "login", "waiting"]
+
+
 def test_without_a_limit_nobody_waits() -> None:
     for limit in (None, 0):
         granted: list[str] = []

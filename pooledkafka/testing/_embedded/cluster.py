@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from .._cluster import Cluster
 from .._errors import ClusterError
-from .._listeners import Listener, client_options, parse_listener, parse_listeners
+from .._listeners import TLS, Listener, client_options, parse_listener, parse_listeners
 from .._network import checked_side
 from .apis import checked_name
 from .authentication import Credentials, tls_context
@@ -48,11 +48,13 @@ class EmbeddedKafka(Cluster):
     Args:
         brokers: how many, from 1 on; their node ids are 1 and up. Topics have ``min(3, brokers)`` replicas by default,
             and ``min.insync.replicas`` is one less, but 1 at the least.
-        listeners: the ways for clients to connect, among "plaintext" (always there), "tls" and "sasl_plain". TLS needs
-            the embedded extra (`pip install 'pooledkafka[embedded]'`).
+        listeners: the ways for clients to connect, among "plaintext" (always there), "tls", "sasl_plain" and
+            "sasl_tls". TLS needs the embedded extra (`pip install 'pooledkafka[embedded]'`), or a context.
         config: properties of the brokers, as in server.properties; `Settings` lists those there are.
         broker_config: more of one broker's, by its node id, over ``config``: `{2: {"broker.rack": "b"}}`.
-        credentials: users of the "sasl_plain" listener and their passwords, besides the one of `client_options()`.
+        credentials: users of the SASL listeners and their passwords, besides the one of `client_options()`.
+        ssl_context: the brokers' side of TLS, in place of one with a certificate of the cluster's own making; then
+            `client_options()` names no authority.
 
     Raises:
         ValueError: an argument that cannot be.
@@ -77,6 +79,7 @@ class EmbeddedKafka(Cluster):
         config: Mapping[str, str] | None = None,
         broker_config: Mapping[int, Mapping[str, str]] | None = None,
         credentials: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         """Check the arguments. Nothing is started."""
         if not isinstance(brokers, int) or brokers < 1:
@@ -106,6 +109,7 @@ class EmbeddedKafka(Cluster):
         self._faults: list[Fault] = []
         self._records: list[ConnectionRecord] = []
         self._controller = Controller(self._state)
+        self._ssl_context = ssl_context
         self._tls_cafile: str | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -146,8 +150,11 @@ class EmbeddedKafka(Cluster):
         self._faults, self._records = [], []
         numbers = itertools.count(1)
         contexts: dict[str, ssl.SSLContext | None] = {listener.value: None for listener in self._listeners}
-        if Listener.TLS in self._listeners:
-            contexts[Listener.TLS.value], self._tls_cafile = tls_context()
+        if secure := TLS.intersection(self._listeners):
+            context = self._ssl_context
+            if context is None:
+                context, self._tls_cafile = tls_context()
+            contexts.update({listener.value: context for listener in secure})
         for node_id in self._node_ids:
             broker = Broker(
                 node_id,
@@ -202,6 +209,10 @@ class EmbeddedKafka(Cluster):
             {Listener(name): port for name, port in broker.ports.items()} for broker in self._state.brokers.values()
         ]
         return client_options(listener, ports, HOST, self._credentials.password, self._tls_cafile)
+
+    def set_password(self, username: str, password: str) -> None:
+        """Change a user's password, or make a user. Connections that have logged in stay."""
+        self._call(self._credentials.change, username, password)
 
     def __repr__(self) -> str:
         here = self._thread is not None and self._pid == os.getpid()

@@ -45,6 +45,8 @@ class Connection(asyncio.Protocol):
         self.listener = listener
         self.principal: str | None = None
         self.authentication: Any = None  # what the SASL handlers keep between their requests
+        self.session_ends_at: float | None = None  # by the loop's clock; None: never
+        self.logged_in_at: float | None = None
         self.record = ConnectionRecord(0, broker.node_id, listener)
         self._transport: Any = None
         self._buffer = bytearray()
@@ -189,6 +191,10 @@ class Connection(asyncio.Protocol):
             # It has chosen a mechanism and owes the token: as SaslServerAuthenticator.
             refusal = call.api.refuse(call, IllegalSaslStateError.errno)
             raise Hangup(b"" if refusal is None else encoded(refusal, call.correlation_id))
+        over = self.session_ends_at is not None and self.broker.state.now() >= self.session_ends_at
+        if over and call.api.key not in _AUTHENTICATING:
+            self.record.expired = True
+            raise Hangup
         fault = self.broker.fault_for(call)
         response = await (fault.answer(call, call.api.handle) if fault else call.api.handle(call))
         muted_s = call.throttle_time_ms / 1000

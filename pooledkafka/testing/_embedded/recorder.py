@@ -35,6 +35,8 @@ class ConnectionRecord:
         number: counted from 1 over all brokers, in the order of opening.
         node_id, listener: where it goes.
         opened_at, closed_at: by ``time.monotonic()``; ``closed_at`` is None while it is open.
+        principal: who has logged in last; None: nobody.
+        expired: whether it was closed because a request came after its session's end.
     """
 
     def __init__(self, number: int, node_id: int, listener: str, exchanges: Iterable[Exchange] = ()) -> None:
@@ -43,6 +45,8 @@ class ConnectionRecord:
         self.listener = listener
         self.opened_at = time.monotonic()
         self.closed_at: float | None = None
+        self.principal: str | None = None
+        self.expired = False
         self._exchanges = deque(exchanges, maxlen=_EXCHANGES)
 
     @property

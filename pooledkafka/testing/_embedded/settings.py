@@ -24,6 +24,7 @@ _AT_LEAST_ONE = {
     "transaction.max.timeout.ms",
 }
 RACK_AWARE_SELECTOR = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+_MECHANISMS = {"PLAIN", "OAUTHBEARER"}
 _REPLICA_SELECTORS = ("", "org.apache.kafka.common.replica.LeaderSelector", RACK_AWARE_SELECTOR)
 
 
@@ -40,6 +41,8 @@ class Settings:
     broker_session_timeout_ms: int = 0
     """How long after a broker went down or silent its partitions get other leaders."""
     connections_max_idle_ms: int = 600_000
+    connections_max_reauth_ms: int = 0
+    """How long a session lasts after a login (KIP-368); 0: for ever."""
     default_replication_factor: int = 1
     group_initial_rebalance_delay_ms: int = 0
     group_max_session_timeout_ms: int = 1_800_000
@@ -53,6 +56,8 @@ class Settings:
     offset_metadata_max_bytes: int = 4_096
     replica_lag_time_max_ms: int = 30_000
     replica_selector_class: str = ""
+    sasl_enabled_mechanisms: str = "PLAIN"
+    """Of all SASL listeners: PLAIN, OAUTHBEARER (with unsecured tokens, as Kafka's own validator), or both."""
     socket_request_max_bytes: int = 104_857_600
     transaction_max_timeout_ms: int = 900_000
     unclean_leader_election_enable: bool = False
@@ -107,6 +112,8 @@ def _parsed(name: str, value: str, kind: str) -> object:
         if not lowest <= number < 2**31:
             raise ValueError(f"{name} is {value!r}; expected a whole number from {lowest} on")
         return number
+    if name == "sasl.enabled.mechanisms" and not _MECHANISMS.issuperset(value.split(",")):
+        raise ValueError(f"{name} is {value!r}; expected some of {', '.join(sorted(_MECHANISMS))}")
     if name == "replica.selector.class" and value not in _REPLICA_SELECTORS:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, _REPLICA_SELECTORS))}")
     return value
