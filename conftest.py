@@ -1,8 +1,24 @@
-"""Shows at the end of a run what its tests measured."""
+"""Checks the library's locks in all tests, and shows at the end of a run what its tests measured."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("POOLEDKAFKA_DEBUG", "1")  # before the package is imported; what tests start has it too
+
 import pytest
+
+from pooledkafka import _locks
+
+
+@pytest.fixture(autouse=True)
+def lock_order() -> Iterator[None]:
+    """Fail what has broken the order of the locks, on whatever thread."""
+    assert _locks.DEBUG, "pooledkafka was imported before conftest.py could turn on its debug mode"
+    yield
+    found, _locks.violations[:] = list(_locks.violations), []
+    assert not found, "\n".join(found)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,6 +11,7 @@ from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
 
 from pooledkafka._forking import belongs_to_parent, inherit
+from pooledkafka._locks import LockName, new_lock
 from pooledkafka._wire import fail_in_child
 from pooledkafka.errors import ForkedClientError
 
@@ -35,7 +36,7 @@ class BatchFuture(Future):  # type: ignore[misc]
         self._futures = futures
         self._made_by = os.getpid()
         self._complete = threading.Event()
-        self._counting = threading.Lock()  # guards _remaining: each record is done on whatever thread completes it
+        self._counting = new_lock(LockName.BATCH)  # guards _remaining: a record is done on whatever thread completes it
         self._remaining = len(futures) + 1  # one for this constructor, so that no record ends it too early
         for future in futures:
             future.add_both(self._one_is_done)
@@ -44,7 +45,7 @@ class BatchFuture(Future):  # type: ignore[misc]
 
     def _in_child(self) -> None:
         fail_in_child(self, not_told("the future of the records", self._made_by))
-        self._counting = threading.Lock()
+        self._counting = new_lock(LockName.BATCH)
         self._complete = threading.Event()
         self._complete.set()
 

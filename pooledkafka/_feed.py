@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from pooledkafka._locks import LockName, check_free, new_condition
 from pooledkafka._logging import get_logger
 from pooledkafka.events import PoolEvent
 
@@ -25,7 +26,7 @@ class Feed:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = new_condition(LockName.FEED)
         self._listeners: tuple[Listener, ...] = ()  # replaced under _changed; read by any thread
         self._events: deque[PoolEvent] = deque()  # guarded by _changed
         self._thread: threading.Thread | None = None  # guarded by _changed
@@ -45,7 +46,7 @@ class Feed:
 
     def in_child(self) -> None:
         """Begin anew in a forked process: the thread is the parent's, and so are the events that it has not told."""
-        self._changed = threading.Condition()
+        self._changed = new_condition(LockName.FEED)
         self._events.clear()
         self._thread = None
 
@@ -75,6 +76,7 @@ class Feed:
                     self._changed.notify_all()
                     return
                 event = self._events.popleft()
+            check_free("calling listeners")
             for listener in self._listeners:
                 try:
                     listener(event)

@@ -7,6 +7,7 @@ import threading
 import weakref
 from typing import Any, Protocol
 
+from pooledkafka._locks import begin_anew
 from pooledkafka.errors import ForkedClientError
 
 __all__ = ["Inheritable", "abandon", "belongs_to_parent", "inherit", "notice_fork"]
@@ -67,6 +68,7 @@ def _begin_anew_once() -> None:
 
 def _begin_anew() -> None:
     global _process  # noqa: PLW0603
+    begin_anew()
     failures = []
     for thing in list(_known):
         try:

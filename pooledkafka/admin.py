@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from kafka import KafkaAdminClient
 
 from pooledkafka._client import PooledClient
 from pooledkafka._forking import abandon, inherit, notice_fork
+from pooledkafka._locks import LockName, new_lock
 from pooledkafka._wire import WiredAdmin
 from pooledkafka.config import ADMIN_OPTIONS
 from pooledkafka.pool import ConnectionPool
@@ -41,8 +41,8 @@ class Admin(PooledClient):
 
     def __init__(self, *, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
         super().__init__(connection_pool, options)
-        # Lock order: _opening, then the pool's. _opening guards the field below and that _closed is set.
-        self._opening = threading.Lock()
+        # Guards the field below and that _closed is set; never held while the pool connects or answers are waited for.
+        self._opening = new_lock(LockName.OPENING)
         self._wired: WiredAdmin | None = None
         inherit(self)
 
@@ -58,9 +58,12 @@ class Admin(PooledClient):
             self._close_private_pool(timeout_ms)
 
     def _in_child(self) -> None:
-        self._opening = threading.Lock()
+        self._opening = new_lock(LockName.OPENING)
         abandon(self._wired)
         self._wired = None
+
+    def _waits_for_me(self) -> bool:
+        return False
 
     def _detach(self, timeout_ms: float) -> None:
         with self._opening:
@@ -77,6 +80,8 @@ class Admin(PooledClient):
         if name.startswith("_") or not hasattr(KafkaAdminClient, name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         notice_fork()
+        self._check_open()
+        self._pool._connect_if_new()
         with self._opening:
             self._check_open()
             if self._wired is None:

@@ -13,6 +13,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._client import PooledClient
 from pooledkafka._forking import abandon, inherit, notice_fork
+from pooledkafka._locks import LockName, new_lock
 from pooledkafka._wire import Interrupted, WiredConsumer
 from pooledkafka.config import CONSUMER_OPTIONS
 from pooledkafka.errors import ConcurrentUseError, PoolClosedError, PoolTimeoutError
@@ -56,9 +57,9 @@ class Consumer(PooledClient):
 
     def __init__(self, *topics: str, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
         super().__init__(connection_pool, options)
-        # Lock order: _use, then the pool's. _use is held by the thread that uses the consumer and guards the fields
-        # below it, but for _closed, which any thread sets, once.
-        self._use = threading.Lock()
+        # Held by the thread that uses the consumer, while its user's handlers run too, so others only try to take it.
+        # Guards the fields below it, but for _closed, which any thread sets, once.
+        self._use = new_lock(LockName.USE)
         self._user: int | None = None  # the thread that holds _use
         self._listening: int | None = None  # the thread of a rebalance listener, which that thread waits for
         self._wired: WiredConsumer | None = None
@@ -95,7 +96,7 @@ class Consumer(PooledClient):
             self._close_private_pool(timeout_ms)
 
     def _in_child(self) -> None:
-        self._use = threading.Lock()
+        self._use = new_lock(LockName.USE)
         self._user = self._listening = None
         abandon(self._wired)
         self._wired = None
@@ -112,8 +113,11 @@ class Consumer(PooledClient):
         finally:
             self._ending = False
 
+    def _waits_for_me(self) -> bool:
+        return threading.get_ident() in (self._user, self._listening)
+
     def _end_within(self, autocommit: bool, deadline: float, timeout_ms: float) -> None:
-        within_own_call = threading.get_ident() in (self._user, self._listening)
+        within_own_call = self._waits_for_me()
         if not within_own_call:
             # A poll in another thread holds _use. It may have just passed the point where an interrupt takes effect
             # and wait again, so it is interrupted until it lets go.
@@ -150,10 +154,13 @@ class Consumer(PooledClient):
     def _using(self) -> Iterator[WiredConsumer]:
         notice_fork()
         # From a callback within a call of the same thread, or from a listener that it waits for.
-        if threading.get_ident() in (self._user, self._listening):
+        if self._waits_for_me():
             # A listener that is called while the consumer closes may still commit.
             yield self._wired if self._wired is not None else self._opened()
             return
+        if self._wired is None:
+            self._check_open()
+            self._pool._connect_if_new()
         use = self._use  # a process that is forked within the call has another
         if not use.acquire(blocking=False):
             if self._ending:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
 
 from pooledkafka._feed import Feed, Listener
 from pooledkafka._forking import abandon, inherit, notice_fork
+from pooledkafka._locks import LockName, new_lock, new_rlock
 from pooledkafka._logging import get_logger
 from pooledkafka._uwsgi import uwsgi_concerns
 from pooledkafka._wire import LONGEST_WAIT_MS, Engine, Lane, Senders
@@ -22,6 +24,9 @@ from pooledkafka.stats import PoolStats
 __all__ = ["ConnectionPool"]
 
 _log = get_logger("pooledkafka.pool")
+
+_LOOK_S = 0.05
+"""How often a wait for another thread's connect() or disconnect() looks whether that one waits for this one."""
 
 _LISTENERS_S = 1.0
 """How long ``disconnect`` waits for listeners to hear of it."""
@@ -43,6 +48,9 @@ class AttachedClient(Protocol):
     def _detach(self, timeout_ms: float) -> None:
         """End the client's work within ``timeout_ms``."""
 
+    def _waits_for_me(self) -> bool:
+        """Whether ``_detach`` waits for this thread, which is in a call of the client."""
+
 
 class Connection:
     """What a pool has while it is connected."""
@@ -50,6 +58,18 @@ class Connection:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.senders = Senders(engine)
+
+
+class _Ending:
+    """What a disconnect() waits for."""
+
+    def __init__(self, clients: Collection[AttachedClient], senders: Senders) -> None:
+        self._clients = clients
+        self._senders = senders
+
+    def waits_for_me(self) -> bool:
+        """Whether this thread is in a call, a handler or a callback that is waited for."""
+        return self._senders.waits_for_me() or any(client._waits_for_me() for client in self._clients)
 
 
 class ConnectionPool:
@@ -122,16 +142,17 @@ class ConnectionPool:
             }
         )
         self.options["request_timeout_ms"] = request_timeout_ms
-        # Lock order: _life, then _lock. _life is held while connecting and disconnecting, which wait for brokers;
-        # _lock guards the fields below it and is never held while anything is waited for.
-        self._life = threading.RLock()
-        self._lock = threading.Lock()
+        # _life is held while connecting and disconnecting, which wait for brokers, and for clients to end: their locks
+        # come after it. _lock guards the fields below it and is never held while anything is waited for.
+        self._life = new_rlock(LockName.LIFE)
+        self._lock = new_lock(LockName.POOL)
         self._state = State.NEW
         self._connection: Connection | None = None
         self._clients: dict[int, AttachedClient] = {}  # consumers and admin clients, by id()
         # Producers are handles that come and go, one for each request of a web application, say; nothing in the pool
         # keeps one alive, and what it has sent is the sender's.
         self._producers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._ending: _Ending | None = None  # set while disconnect() waits for clients; read by any thread
         self._ended_created = 0  # connections of engines that have been stopped
         self._ended_closed = 0
         self._feed = Feed()
@@ -152,13 +173,23 @@ class ConnectionPool:
                 that hangs up. What may mend itself is tried for a second. To wait for a cluster that is starting, call
                 it again.
             SaslAuthenticationFailedError, UnsupportedSaslMechanismError: the login was refused.
-            PoolTimeoutError: no broker answered in time; the message names the last cause for each address.
+            PoolTimeoutError: no broker answered in time; the message names the last cause for each address. Or another
+                thread was connecting or disconnecting the pool all that time.
+            PoolClosedError: called by what the pool's ``disconnect()`` waits for, such as a handler or a callback.
             ConfigurationError: a file with a key or certificate cannot be used.
         """
         notice_fork()
-        with self._life:
+        if timeout_ms is None:
+            timeout_ms = self.options["bootstrap_timeout_ms"]
+        deadline = time.monotonic() + timeout_ms / 1000
+        with self._living(deadline, f"connected within {timeout_ms:.0f} ms", "connect()") as may:
             if self._connection is not None:
                 return
+            if not may:
+                raise PoolClosedError(
+                    "the connection pool is being disconnected, which waits for the call that wants to connect it to "
+                    "return; call connect() after that"
+                )
             try:
                 engine = Engine(self.options, **self._limits, tell=self._feed.tell)
             except (ValueError, TypeError, AssertionError) as error:
@@ -167,7 +198,7 @@ class ConnectionPool:
                     "several separated by commas) and the values of the other connection options."
                 ) from error
             try:
-                engine.start(self.options["bootstrap_timeout_ms"] if timeout_ms is None else timeout_ms)
+                engine.start(max(0.0, deadline - time.monotonic()) * 1000)
             except BaseException:
                 engine.stop()
                 raise
@@ -182,7 +213,8 @@ class ConnectionPool:
         """End all clients' work and close every connection; returns at once if not connected.
 
         Consumers commit and leave their groups, then producers send what is buffered, then the connections close.
-        Clients stay usable for a later ``connect()``.
+        Clients stay usable for a later ``connect()``. Called by a handler or callback for which another thread's
+        ``disconnect()`` waits, it returns at once: that one ends what it has begun.
 
         Args:
             timeout_ms: milliseconds for all of that.
@@ -193,12 +225,9 @@ class ConnectionPool:
         """
         notice_fork()
         deadline = time.monotonic() + timeout_ms / 1000
-        if not self._life.acquire(timeout=timeout_ms / 1000):
-            raise PoolTimeoutError(
-                f"the pool could not be disconnected within {timeout_ms:.0f} ms: another thread is connecting or "
-                "disconnecting it; call disconnect() again, or give it a longer timeout_ms."
-            )
-        try:
+        with self._living(deadline, f"disconnected within {timeout_ms:.0f} ms", "disconnect()") as may:
+            if not may:
+                return
             with self._lock:
                 connection, self._connection = self._connection, None
                 if connection is None:
@@ -208,9 +237,11 @@ class ConnectionPool:
                 self._clients.clear()
                 producers = len(self._producers)
                 self._producers.clear()
+                self._ending = _Ending(clients, connection.senders)
             try:
                 undelivered = self._end(connection, clients, deadline)
             finally:
+                self._ending = None
                 connection.engine.stop()
                 with self._lock:
                     self._ended_created += connection.engine.created.total()
@@ -220,14 +251,36 @@ class ConnectionPool:
             for _ in range(producers):
                 self._feed.tell(ClientDetached("producer"))
             _log.info("disconnected", undelivered=undelivered)
-        finally:
-            self._life.release()
         self._feed.drain(_LISTENERS_S)
         if undelivered:
             raise PoolTimeoutError(
                 f"the pool is disconnected, but {undelivered} records could not be delivered within {timeout_ms:.0f} "
                 "ms; their futures have failed. Call flush() before disconnect(), or give it a longer timeout_ms."
             )
+
+    @contextmanager
+    def _living(self, deadline: float, what: str, call: str) -> Iterator[bool]:
+        """Hold _life; yields False, without it, in a call whose end is waited for by the thread that has it.
+
+        A handler that disconnects its pool while another thread does, say, would wait for that thread, and that one for
+        the handler.
+        """
+        life = self._life  # a process that is forked meanwhile has another
+        while not life.acquire(timeout=max(0.0, min(_LOOK_S, deadline - time.monotonic()))):
+            ending = self._ending
+            if ending is not None and ending.waits_for_me():
+                yield False
+                return
+            if time.monotonic() >= deadline:
+                raise PoolTimeoutError(
+                    f"the pool could not be {what}: another thread is connecting or disconnecting it; call {call} "
+                    "again, or give it a longer timeout_ms."
+                )
+        try:
+            # Held already where a callback of a client that this thread is ending calls this.
+            yield self._ending is None
+        finally:
+            life.release()
 
     @staticmethod
     def _end(connection: Connection, clients: list[AttachedClient], deadline: float) -> int:
@@ -241,7 +294,8 @@ class ConnectionPool:
 
     def _in_child(self) -> None:
         # A pool that was connected, or was connecting, connects anew at its first use here.
-        self._life, self._lock = threading.RLock(), threading.Lock()
+        self._life, self._lock = new_rlock(LockName.LIFE), new_lock(LockName.POOL)
+        self._ending = None
         connection, self._connection = self._connection, None
         abandon((connection, self._clients, self._producers))
         if self._state is State.CONNECTED:
@@ -262,14 +316,18 @@ class ConnectionPool:
 
     # -- for clients ---------------------------------------------------------------------------------------------------
 
+    def _connect_if_new(self) -> None:
+        """For clients, before they take a lock of theirs; one that was disconnected stays so until ``connect()``."""
+        if self._state is State.NEW:
+            self.connect()
+
     def _attach(self, client: AttachedClient) -> Engine:
         """Count ``client`` among those that ``disconnect()`` ends, and return what it works with."""
-        with self._life:
+        with self._lock:
             connection = self._connected()
-            with self._lock:
-                self._clients[id(client)] = client
+            self._clients[id(client)] = client
             self._feed.tell(ClientAttached(client.kind))
-            return connection.engine
+        return connection.engine
 
     def _forget(self, client: AttachedClient) -> None:
         with self._lock:
@@ -279,12 +337,11 @@ class ConnectionPool:
 
     def _attach_producer(self, producer: Any) -> Connection:
         """Count ``producer``, and return what it works with."""
-        with self._life:
+        with self._lock:
             connection = self._connected()
-            with self._lock:
-                self._producers.add(producer)
-            self._feed.tell(ClientAttached("producer"))
-            return connection
+            self._producers.add(producer)
+            self._feed.tell(ClientAttached("producer"))  # under the lock, since disconnect() tells that it is detached
+        return connection
 
     def _forget_producer(self, producer: Any) -> None:
         with self._lock:
@@ -294,9 +351,6 @@ class ConnectionPool:
             self._feed.tell(ClientDetached("producer"))
 
     def _connected(self) -> Connection:
-        """Connects a pool that is new; one that was disconnected stays so until somebody calls ``connect()``."""
-        if self._state is State.NEW:
-            self.connect()
         if self._connection is None:
             raise PoolClosedError("the connection pool was disconnected; call connect() to use its clients again")
         return self._connection

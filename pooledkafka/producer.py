@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from kafka.partitioner import Partitioner
 from pooledkafka._batch import BatchFuture, not_told
 from pooledkafka._client import PooledClient
 from pooledkafka._forking import abandon, inherit, notice_fork
+from pooledkafka._locks import LockName, check_free, new_lock
 from pooledkafka._wire import WiredProducer, as_serializer, fail_in_child
 from pooledkafka.config import PRODUCER_OPTIONS
 from pooledkafka.errors import ConfigurationError, PoolTimeoutError
@@ -62,9 +62,9 @@ class Producer(PooledClient):
         if "partitioner" not in options:  # one of the user's may look at keys and values as they were given
             self._key_serializer = as_serializer(self._options.pop("key_serializer", None))
             self._value_serializer = as_serializer(self._options.pop("value_serializer", None))
-        # Lock order: _opening, then the pool's. _opening guards the two fields below and that _closed is set; it is
-        # held while the pool connects, never while records are sent. Once set, _sender is read without it.
-        self._opening = threading.Lock()
+        # Guards the two fields below and that _closed is set; never held while the pool connects or records are sent.
+        # Once set, _sender is read without it.
+        self._opening = new_lock(LockName.OPENING)
         self._connection: Connection | None = None
         self._sender: WiredProducer | None = None
         # Futures of this handle's records that are not done; added by any thread, taken out by whichever completes one.
@@ -106,7 +106,7 @@ class Producer(PooledClient):
             connection.senders.release(sender, timeout_ms)
 
     def _in_child(self) -> None:
-        self._opening = threading.Lock()
+        self._opening = new_lock(LockName.OPENING)
         abandon((self._connection, self._sender, self._unfinished))
         self._connection = self._sender = None
         unfinished, self._unfinished = self._unfinished, set()
@@ -119,6 +119,8 @@ class Producer(PooledClient):
         sender = self._sender
         if sender is not None and self._connection is self._pool._connection:
             return sender
+        self._check_open()
+        self._pool._connect_if_new()
         with self._opening:
             self._check_open()
             if self._sender is None or self._connection is not self._pool._connection:
@@ -148,6 +150,7 @@ class Producer(PooledClient):
         """
         sender = self._opened()
         sender.check_login()
+        check_free("sending")
         if self._key_serializer is not None:
             key = self._key_serializer.serialize(topic, headers or [], key)
         if self._value_serializer is not None:

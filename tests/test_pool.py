@@ -53,6 +53,14 @@ class Client:
         if self._error is not None:
             raise self._error
 
+    def _waits_for_me(self) -> bool:
+        return False
+
+
+def attach(pool: ConnectionPool, client: Any) -> Any:
+    pool._connect_if_new()  # as clients do, before they take a lock of theirs
+    return pool._attach(client)
+
 
 def threads() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith(("kafka-io", "pooledkafka"))}
@@ -300,7 +308,7 @@ def test_disconnecting_ends_consumers_first_within_the_timeout(pool: ConnectionP
     ended: list[Client] = []
     admin, consumer = Client("admin", ended=ended), Client("consumer", ended=ended)
     for client in (admin, consumer):
-        pool._attach(client)
+        attach(pool, client)
     pool.disconnect(timeout_ms=1_000)
     assert ended == [consumer, admin]
     assert all(0 <= timeout_ms <= 1_000 for client in ended for timeout_ms in client.timeouts_ms)
@@ -312,7 +320,7 @@ def test_a_client_that_does_not_end_in_order_holds_up_no_other(
 ) -> None:
     ended: list[Client] = []
     for _ in range(3):
-        pool._attach(Client(ended=ended, error=PoolTimeoutError("another thread is in a call of it")))
+        attach(pool, Client(ended=ended, error=PoolTimeoutError("another thread is in a call of it")))
     pool.disconnect()
     assert len(ended) == 3
     assert caplog.text.count("a client did not end in order") == 3
@@ -332,8 +340,8 @@ def test_disconnecting_closes_every_connection_and_the_thread(pool: ConnectionPo
 
 def test_a_client_that_was_forgotten_is_not_ended(pool: ConnectionPool) -> None:
     gone, stays = Client(), Client()
-    pool._attach(gone)
-    pool._attach(stays)
+    attach(pool, gone)
+    attach(pool, stays)
     pool._forget(gone)
     pool._forget(gone)
     pool.disconnect()
@@ -345,9 +353,9 @@ def test_a_client_that_was_forgotten_is_not_ended(pool: ConnectionPool) -> None:
 
 
 def test_the_first_client_connects_a_new_pool(pool: ConnectionPool) -> None:
-    engine = pool._attach(Client())
+    engine = attach(pool, Client())
     assert pool.client is engine.client
-    assert pool._attach(Client("admin")) is engine
+    assert attach(pool, Client("admin")) is engine
     assert (pool.stats().consumers, pool.stats().admins) == (1, 1)
 
 
@@ -355,7 +363,7 @@ def test_a_client_does_not_connect_a_pool_that_somebody_disconnected(pool: Conne
     pool.connect()
     pool.disconnect()
     with pytest.raises(PoolClosedError, match=r"was disconnected; call connect\(\)"):
-        pool._attach(Client())
+        attach(pool, Client())
     assert pool.stats().consumers == 0
 
 
@@ -371,7 +379,7 @@ def test_a_client_that_attaches_while_the_pool_connects_waits_for_it(
     broker.on(ApiVersionsRequest, slowly)
     engines: list[Any] = []
     connecting = threading.Thread(target=pool.connect, daemon=True)
-    attaching = threading.Thread(target=lambda: engines.append(pool._attach(Client())), daemon=True)
+    attaching = threading.Thread(target=lambda: engines.append(attach(pool, Client())), daemon=True)
     connecting.start()
     broker.wait_for(ApiVersionsRequest)
     attaching.start()
@@ -415,7 +423,7 @@ def test_a_glance_at_its_repr_says_how_it_is(pool: ConnectionPool, broker: Scrip
         f"<ConnectionPool '{broker.address}' [new | clients: 0 consumers, 0 producers | "
         "connections: 0 to 0 brokers | in flight: 0]>"
     )
-    pool._attach(Client())
+    attach(pool, Client())
     open_control_lane(pool)
     assert "[connected | clients: 1 consumers, 0 producers | connections: 1 to 1 brokers" in repr(pool)
     pool.disconnect()

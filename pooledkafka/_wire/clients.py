@@ -15,6 +15,7 @@ from kafka.consumer.subscription_state import OffsetResetStrategy
 from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from pooledkafka._locks import check_free
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.admin_facade import AdminFacade
 from pooledkafka._wire.committed import OffsetFetches
@@ -158,6 +159,7 @@ class WiredConsumer:
         for record in records:
             if over() or not subscription.is_fetchable(partition) or state.position is not expected:
                 return
+            check_free("calling a handler")
             handler(record)
             if subscription.assignment.get(partition) is not state or state.position is not expected:
                 return

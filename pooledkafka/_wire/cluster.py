@@ -7,7 +7,6 @@ client's forbidden topic raises in every listener, and a refresh that was asked 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -26,6 +25,7 @@ from kafka.protocol.metadata import MetadataResponse
 from kafka.structs import TopicPartition
 from kafka.util import ensure_valid_topic_name
 
+from pooledkafka._locks import LockName, check_free, new_lock
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.lanes import LaneKey
 
@@ -46,6 +46,7 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
 
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
+        self._lock = new_lock(LockName.CLUSTER)  # in place of kafka-python's, so that its order is checked too
         self._topics: set[str] = set()  # the union of the views' topics; replaced under _views_lock
         self.need_all_topic_metadata = False  # likewise
         self._future: Future | None = None  # resolved by the next refresh; guarded by _lock
@@ -54,7 +55,7 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         self._topics_changed = False  # since the last request was built; guarded by _lock
         self.asked: Any = None  # the last request built, by which the manager knows the pool's own; the I/O thread's
         self.failed_bootstrap: set[str] = set()  # the node ids of addresses that were tried in vain; the I/O thread's
-        self._views_lock = threading.Lock()
+        self._views_lock = new_lock(LockName.VIEWS)
         self._views: dict[ClusterView, frozenset[str]] = {}  # guarded by _views_lock
 
     # -- views ---------------------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ class ClusterView:
     def __init__(self, shared: SharedCluster, *, bears_failures: bool = False) -> None:
         self._shared = shared
         self._bears_failures = bears_failures
-        self._listeners_lock = threading.Lock()
+        self._listeners_lock = new_lock(LockName.LISTENERS)
         self._listeners: set[Callable[[ClusterView], None]] = set()  # guarded by _listeners_lock
         self.wants_all_topics = False  # written by the client's thread, read under the shared _views_lock
         self.closed = False  # set once, by close()
@@ -335,6 +336,7 @@ class ClusterView:
         """Call this client's listeners; what one raises does not keep the others from hearing."""
         with self._listeners_lock:
             listeners = list(self._listeners)
+        check_free("telling of metadata")
         for listener in listeners:
             try:
                 listener(self)

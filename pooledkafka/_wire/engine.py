@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -14,6 +13,7 @@ from kafka.future import Future
 from kafka.protocol.consumer import SyncGroupRequest
 
 from pooledkafka._forking import abandon, inherit
+from pooledkafka._locks import LockName, new_lock
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.coordinators import Coordinators
 from pooledkafka._wire.fetching import SharedFetching
@@ -107,7 +107,7 @@ class Engine:
         self._more_leases = Later(self.net, 0.0, lambda: self._leases.open_more(time.monotonic()))
         self._idle_leases = Later(self.net, _LEASE_IDLE_S, self._close_idle_leases)
         self._owners = itertools.count(1)
-        self._stop_lock = threading.Lock()  # one stop() at a time; guards nothing else
+        self._stop_lock = new_lock(LockName.STOP)  # one stop() at a time; guards nothing else
         self._attempts = Attempts(self.manager.cluster.addresses())  # to find the cluster
         self._refused: Future = Future()  # fails when trying again cannot mend it
         self.refusals = Refusals(self.manager)

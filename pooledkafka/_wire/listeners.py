@@ -10,6 +10,8 @@ from typing import Any
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.future import Future
 
+from pooledkafka._locks import check_free
+
 __all__ = ["off_the_io_thread"]
 
 
@@ -46,6 +48,7 @@ class _ThreadedListener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         def call() -> None:
             self._on_thread(threading.get_ident())
             try:
+                check_free("calling a rebalance listener")
                 method(partitions)
             except BaseException as error:
                 outcome: BaseException | None = error

@@ -9,6 +9,7 @@ from typing import Any
 from kafka.net.selector import NetworkSelector
 
 from pooledkafka._forking import belongs_to_parent
+from pooledkafka._locks import check_free
 
 __all__ = ["Loop"]
 
@@ -22,6 +23,7 @@ class Loop(NetworkSelector):  # type: ignore[misc]
 
     def run(self, coro: Any, *args: Any) -> Any:
         self.check_process()
+        check_free("waiting for the I/O thread")
         return super().run(coro, *args)
 
     def call_soon_threadsafe(self, callback: Any) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+from pooledkafka._locks import LockName, check_free, new_condition
 
 __all__ = ["Mailbox"]
 
@@ -19,7 +20,7 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = new_condition(LockName.MAILBOX)
         self._items: deque[Callable[[], None]] = deque()  # filled under _changed, emptied by the thread that waits
         self._woken = False  # guarded by _changed
 
@@ -47,6 +48,7 @@ class Mailbox:
                 self._changed.wait(remaining)
             self._woken = False
             waiting = len(self._items)
+        check_free("running callbacks")
         # One by one, so that those behind one that raises are still there for the next call.
         for _ in range(waiting):
             self._items.popleft()()

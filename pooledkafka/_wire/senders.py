@@ -11,9 +11,10 @@ from typing import Any
 from kafka.serializer import Serializer
 from kafka.serializer.wrapper import SerializeWrapper
 
+from pooledkafka._locks import LockName, new_lock
 from pooledkafka._wire.clients import WiredProducer
 from pooledkafka._wire.engine import Engine
-from pooledkafka.errors import ConfigurationError
+from pooledkafka.errors import ConfigurationError, PoolClosedError
 
 __all__ = ["Senders", "as_serializer"]
 
@@ -34,7 +35,10 @@ class Senders:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()  # guards the four below; held while a KafkaProducer is made, which does no I/O
+        # Guards the fields below; held while a KafkaProducer is made, which does no I/O.
+        self._lock = new_lock(LockName.SENDERS)
+        self._closed = False  # what a handle made after that would never be ended
+        self._ending: tuple[WiredProducer, ...] = ()  # set once, by close(); read by any thread
         self._shared: dict[tuple[Any, ...], WiredProducer] = {}
         self._exclusive: dict[str, WiredProducer] = {}
         # Of the shared ones with an object in their options: how many handles each has, and those that have none.
@@ -44,10 +48,13 @@ class Senders:
     def acquire(self, options: Mapping[str, Any]) -> WiredProducer:
         """The KafkaProducer for a handle with ``options``.
 
-        Raises ConfigurationError if another handle in the pool has the same ``transactional_id``.
+        Raises ConfigurationError if another handle in the pool has the same ``transactional_id``, and PoolClosedError
+        once ``close`` was called.
         """
         transactional_id = options.get("transactional_id")
         with self._lock:
+            if self._closed:
+                raise PoolClosedError("the connection pool was disconnected; call connect() to use its clients again")
             if transactional_id is None:
                 key = tuple(sorted((name, _identity(name, value)) for name, value in options.items()))
                 if key not in self._shared:
@@ -90,11 +97,16 @@ class Senders:
         del self._idle[done[0]]
         return self._shared.pop(done[0])
 
+    def waits_for_me(self) -> bool:
+        """Whether ``close`` waits for this thread, which is in a callback of a record."""
+        return any(wired.kafka._sender is threading.current_thread() for wired in self._ending)
+
     def close(self, timeout_ms: float) -> int:
         """Deliver what is buffered and end all; returns how many records were not delivered."""
         deadline = time.monotonic() + timeout_ms / 1000
         with self._lock:
-            everybody = [*self._shared.values(), *self._exclusive.values()]
+            self._closed = True
+            everybody = self._ending = (*self._shared.values(), *self._exclusive.values())
             self._shared.clear()
             self._exclusive.clear()
             self._handles.clear()

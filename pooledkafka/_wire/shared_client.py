@@ -11,6 +11,7 @@ from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 
 from pooledkafka._forking import belongs_to_parent
+from pooledkafka._locks import check_free
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.loop import Loop
 from pooledkafka._wire.manager import SharedManager
@@ -101,6 +102,7 @@ class SharedClient(KafkaNetClient):  # type: ignore[misc]
             return
         if threading.current_thread() is self._net._io_thread:
             raise RuntimeError("the pool's I/O thread must not wait; add a callback to the future instead")
+        check_free("waiting for an answer")
         done = threading.Event()
         future.add_both(lambda _: done.set())
         done.wait(None if timeout_ms is None else timeout_ms / 1000)
