@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import IllegalStateError, KafkaTimeoutError
 from kafka.future import Future
 from kafka.partitioner import Partitioner
 
@@ -15,7 +15,7 @@ from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._locks import LockName, check_free, new_lock
 from pooledkafka._wire import WiredProducer, as_serializer, fail_in_child
 from pooledkafka.config import PRODUCER_OPTIONS
-from pooledkafka.errors import ConfigurationError, PoolTimeoutError
+from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
 from pooledkafka.pool import Connection, ConnectionPool
 
 __all__ = ["Producer"]
@@ -155,9 +155,16 @@ class Producer(PooledClient):
             key = self._key_serializer.serialize(topic, headers or [], key)
         if self._value_serializer is not None:
             value = self._value_serializer.serialize(topic, headers or [], value)
-        future = sender.kafka.send(
-            topic, value=value, key=key, headers=headers, partition=partition, timestamp_ms=timestamp_ms
-        )
+        try:
+            future = sender.kafka.send(
+                topic, value=value, key=key, headers=headers, partition=partition, timestamp_ms=timestamp_ms
+            )
+        except IllegalStateError as error:
+            if not sender.closing:
+                raise
+            raise PoolClosedError(
+                "the record was not sent: the producer was closed, or its pool disconnected, meanwhile"
+            ) from error
         self._unfinished.add(future)
         future.add_both(lambda _: self._unfinished.discard(future))
         return future

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ from pooledkafka._wire.idling import Idling
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import off_the_io_thread
 from pooledkafka._wire.producer_facade import ProducerFacade
+from pooledkafka.errors import PoolClosedError
 
 __all__ = ["WiredAdmin", "WiredConsumer", "WiredProducer"]
 
@@ -187,6 +189,9 @@ class WiredConsumer:
         """Commit where asked, leave the group and detach, within ``timeout_ms``; not while another thread polls."""
         try:
             self.kafka.close(autocommit=autocommit, timeout_ms=timeout_ms)
+        except PoolClosedError:
+            if not self.ended:
+                raise
         finally:
             self._detach()
 
@@ -231,6 +236,21 @@ class WiredProducer:
             if self._facade is not None:
                 self._facade.close()
             raise
+        # What transactional calls wait for, without a limit of kafka-python's; and whether nobody will tell them any
+        # more. Guarded by the transaction manager's lock, which is held while a request is queued.
+        self._awaited: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._ended = False
+        transactions = self.kafka._transaction_manager
+        if transactions is not None:
+            self._enqueue: Callable[[Any], None] = transactions._enqueue_request
+            transactions._enqueue_request = self._enqueue_watched
+
+    def _enqueue_watched(self, handler: Any) -> None:
+        if self._ended:
+            handler.fail(_unanswered())
+        else:
+            self._awaited.add(handler.result)
+            self._enqueue(handler)
 
     def flush(self, futures: Collection[Any], timeout_ms: float | None = None) -> None:
         """Send what is buffered now and wait until the records of ``futures`` are acknowledged or have failed.
@@ -249,6 +269,11 @@ class WiredProducer:
                         raise KafkaTimeoutError(
                             f"{pending} records were not acknowledged within {timeout_ms:.0f} ms"
                         ) from error
+
+    @property
+    def closing(self) -> bool:
+        """Whether it takes no more records."""
+        return bool(self.kafka._accumulator._closed)
 
     def _deliver(self, timeout_ms: float) -> bool:
         """Send what is buffered; whether all of it, of every handle, was acknowledged or has failed in time."""
@@ -289,7 +314,29 @@ class WiredProducer:
             self.kafka._sender.force_close()  # fails what is left, so that the flush within close() finds nothing
             sender.join(_FORCED_CLOSE_S)
         self.kafka.close(timeout=max(_FORCED_CLOSE_S, deadline - time.monotonic()))
+        if not sender.is_alive():
+            # It may have looked for the last time just before a record came that was on its way in another thread.
+            undelivered += self.undelivered()
+            self.kafka._accumulator.abort_incomplete_batches()
+        self._end_transactional_calls()
         return undelivered
+
+    def _end_transactional_calls(self) -> None:
+        transactions = self.kafka._transaction_manager
+        if transactions is None:
+            return
+        with transactions._lock:
+            self._ended = True
+            awaited = [result for result in self._awaited if not result.is_done]
+        for result in awaited:
+            result.done(error=_unanswered())
+
+
+def _unanswered() -> PoolClosedError:
+    return PoolClosedError(
+        "the producer was closed, or its pool disconnected, while a call of its transaction waited for the broker: "
+        "whether that was carried out is not known. init_transactions() of a new producer aborts what is not complete"
+    )
 
 
 class WiredAdmin:

@@ -28,6 +28,7 @@ from kafka.util import ensure_valid_topic_name
 from pooledkafka._locks import LockName, check_free, new_lock
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.lanes import LaneKey
+from pooledkafka.errors import PoolClosedError
 
 __all__ = ["ClusterView", "SharedCluster"]
 
@@ -54,6 +55,7 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         self._after_this: Future | None = None  # resolved by the refresh after the running one; guarded by _lock
         self._topics_changed = False  # since the last request was built; guarded by _lock
         self.asked: Any = None  # the last request built, by which the manager knows the pool's own; the I/O thread's
+        self._ended = False  # set once, by close(); guarded by _lock
         self.failed_bootstrap: set[str] = set()  # the node ids of addresses that were tried in vain; the I/O thread's
         self._views_lock = new_lock(LockName.VIEWS)
         self._views: dict[ClusterView, frozenset[str]] = {}  # guarded by _views_lock
@@ -124,6 +126,8 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         answer resolve the future and clear the flag, so the wish is lost and a consumer joins without its topics.
         """
         with self._lock:
+            if self._ended:
+                return Future().failure(_ended())
             if self._refreshing:
                 if self._after_this is None:
                     self._after_this = Future()
@@ -136,6 +140,16 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
             self.start_refresh_loop()
             self._wakeup.notify()
         return future
+
+    def close(self) -> None:
+        """Refresh no more; who waits for it, a producer that knows nothing of its topic, is told."""
+        super().close()
+        with self._lock:
+            self._ended = True
+            waiting = [each for each in (self._future, self._after_this) if each is not None]
+            self._future = self._after_this = None
+        for each in waiting:
+            each.failure(_ended())
 
     def ttl(self) -> float:
         """Milliseconds until the next refresh; topics that were never asked for do not wait for the retry backoff."""
@@ -212,6 +226,10 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         if broker is None:
             return None
         return MetadataResponse.MetadataResponseBroker(broker_id, broker.host, broker.port, broker.rack)
+
+
+def _ended() -> PoolClosedError:
+    return PoolClosedError("the connection pool was disconnected while the cluster's metadata was waited for")
 
 
 class ClusterView:
@@ -292,6 +310,8 @@ class ClusterView:
         while any(self._shared.partitions_for_topic(topic) is None for topic in topics):
             try:
                 await self._shared.request_update()
+            except PoolClosedError:
+                raise
             except KafkaError:
                 pass  # the refresh loop backs off by itself; keep waiting for an answer
             else:

@@ -40,7 +40,9 @@ class _ThreadedListener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         await self._run(self._listener.on_partitions_assigned, assigned)
 
     async def on_partitions_lost(self, lost: Collection[Any]) -> None:
-        await self._run(self._listener.on_partitions_lost, lost)
+        # By default, as kafka-python has it, partitions that are lost are revoked.
+        method = getattr(self._listener, "on_partitions_lost", self._listener.on_partitions_revoked)
+        await self._run(method, lost)
 
     async def _run(self, method: Callable[[Any], None], partitions: Collection[Any]) -> None:
         done = Future()

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from kafka.errors import Cancelled, KafkaConnectionError
+from kafka.future import Future
 from kafka.net.selector import NetworkSelector
 
 from pooledkafka._forking import belongs_to_parent
 from pooledkafka._locks import check_free
+from pooledkafka.errors import PoolClosedError
 
 __all__ = ["Loop"]
 
 
+_NOT_DONE = "the connection pool was disconnected before the call was done"
+
+
+class PoolDisconnectedError(PoolClosedError, RuntimeError):
+    """What kafka-python raises RuntimeError for."""
+
+
 class Loop(NetworkSelector):  # type: ignore[misc]
-    """kafka-python's event loop; in a forked process, where no thread runs it, it refuses work instead of waiting."""
+    """kafka-python's event loop, which says in the pool's terms that it has ended.
+
+    In a forked process, where no thread runs it, it refuses work instead of waiting.
+    """
 
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
@@ -24,11 +38,39 @@ class Loop(NetworkSelector):  # type: ignore[misc]
     def run(self, coro: Any, *args: Any) -> Any:
         self.check_process()
         check_free("waiting for the I/O thread")
-        return super().run(coro, *args)
+        with self._said_plainly():
+            return super().run(coro, *args)
 
     def call_soon_threadsafe(self, callback: Any) -> Any:
         self.check_process()
-        return super().call_soon_threadsafe(callback)
+        with self._said_plainly():
+            return super().call_soon_threadsafe(callback)
+
+    def call_soon_with_future(self, coro: Any, *args: Any) -> Future:
+        future = Future()
+
+        async def complete() -> None:
+            try:
+                future.success(await self._invoke(coro, *args))
+            except GeneratorExit as error:
+                # The loop ends, and closes what has not. kafka-python passes this on as the outcome, which is then
+                # raised to the user, of whose errors it is none.
+                future.failure(error if not self._closed else PoolDisconnectedError(_NOT_DONE))
+            except BaseException as error:
+                future.failure(error)
+
+        self.call_soon_threadsafe(complete)
+        return future
+
+    @contextmanager
+    def _said_plainly(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, Cancelled, KafkaConnectionError) as error:
+            # Of a call that the pool's disconnect() did not wait for, or that comes after it.
+            if self._closed and not isinstance(error, PoolDisconnectedError):
+                raise PoolDisconnectedError(_NOT_DONE) from error
+            raise
 
     def check_process(self) -> None:
         """Raise ForkedClientError in any other process than the one that made this."""

@@ -43,7 +43,7 @@ from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
-from kafka.producer.transaction_manager import TxnRequestHandler
+from kafka.producer.transaction_manager import TransactionManager, TxnRequestHandler
 from kafka.protocol.consumer import HeartbeatRequest
 from kafka.protocol.metadata import MetadataResponse
 from kafka.protocol.parser import KafkaProtocol
@@ -936,6 +936,45 @@ def test_the_sender_is_a_thread_that_can_be_told_to_give_up() -> None:
     assert issubclass(Sender, threading.Thread), "clients.WiredProducer.close joins it"
     has(Sender, "force_close", "wakeup", where="clients.WiredProducer")
     says(Sender.run, "self._accumulator.abort_incomplete_batches()", where="clients.WiredProducer.close")
+    says(
+        RecordAccumulator.abort_incomplete_batches,
+        "if not self._appends_in_progress.get():",
+        where="clients.WiredProducer.close, for what comes as the Sender ends",
+    )
+    says(Sender.initiate_close, "self._accumulator.close()", where="clients.WiredProducer.closing")
+    accumulator = RecordAccumulator(batch_size=1_000, compression_attrs=0, linger_ms=0)
+    accumulator.close()
+    assert accumulator._closed, "clients.WiredProducer.closing"
+    for refuses in (RecordAccumulator.append, KafkaProducer.send):
+        says(refuses, "raise Errors.IllegalStateError(", where="Producer.send")
+
+
+def test_transactional_calls_wait_for_results_that_we_can_end() -> None:
+    where = "clients.WiredProducer._enqueue_watched"
+    manager = TransactionManager(transactional_id="t")
+    queued: list[Any] = []
+    manager._enqueue_request = queued.append
+    result = manager.initialize_transactions()
+    assert [handler.result for handler in queued] == [result], where
+    with manager._lock:
+        queued[0].fail(ValueError("ended"))
+    with pytest.raises(ValueError, match="ended"):
+        result.wait(timeout_ms=5_000)
+    for call in (KafkaProducer.commit_transaction, KafkaProducer.send_offsets_to_transaction):
+        says(call, "result.wait()", where=where)
+    says(TxnRequestHandler.reenqueue, "self.transaction_manager._enqueue_request(self)", where=where)
+
+
+def test_the_metadata_can_be_given_a_lock_of_ours() -> None:
+    cluster = ClusterMetadata()
+    has(cluster, "_lock", where="cluster.SharedCluster")
+    says(ClusterMetadata.failed_update, "with self._lock:", where="cluster.SharedCluster")
+    says(KafkaConnectionManager.close, "self.cluster.close()", where="cluster.SharedCluster.close")
+    says(
+        KafkaProducer._wait_on_metadata,
+        "elif future.failed() and not future.retriable():",
+        where="cluster.SharedCluster.close",
+    )
 
 
 def test_the_accumulator_knows_what_is_not_acknowledged() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka import ConnectionPool, Consumer, Kafka, PoolClosedError, PoolTimeoutError
 from pooledkafka._wire import engine
@@ -186,3 +187,144 @@ def test_waiting_for_another_threads_connect_is_bounded_and_no_consumer_waits_to
     go_on.set()
     assert isinstance(polling.ended(), PoolClosedError)
     pool.disconnect()
+
+
+@pytest.mark.parametrize("api", ["AddOffsetsToTxn", "EndTxn"])
+@pytest.mark.parametrize("by", ["disconnect", "close"])
+def test_a_transactional_call_ends_with_its_producer(
+    kafka: Kafka, pool: ConnectionPool, cluster: EmbeddedKafka, api: str, by: str
+) -> None:
+    topic = cluster.create_topic("orders")
+    producer = kafka.producer(connection_pool=pool, transactional_id="t")
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(topic, b"x").get(timeout=TIMEOUT_S)
+    offsets = {TopicPartition(topic, 0): OffsetAndMetadata(0, "", -1)}
+    with cluster.intercept(api, Hold()) as held:
+        if api == "EndTxn":
+            waiting = Call(producer.commit_transaction)
+        else:
+            waiting = Call(producer.send_offsets_to_transaction, offsets, "g")
+        held.wait_for(1)
+        ending = Call(producer.close if by == "close" else pool.disconnect, 200)
+        error = waiting.ended()
+        assert isinstance(error, PoolClosedError)
+        assert "whether that was carried out is not known" in str(error)
+        ending.ended()
+
+
+def test_a_transactional_call_of_a_producer_that_has_ended_does_not_wait(kafka: Kafka, pool: ConnectionPool) -> None:
+    producer = kafka.producer(connection_pool=pool, transactional_id="t")
+    producer.metrics()
+    overtaken = producer._sender
+    assert overtaken is not None
+    pool.disconnect()
+    assert isinstance(Call(overtaken.kafka.init_transactions).ended(), PoolClosedError)
+
+
+def test_a_record_that_comes_as_its_sender_ends_is_not_waited_for_in_vain(
+    kafka: Kafka, pool: ConnectionPool, cluster: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = cluster.create_topic("orders")
+    producer = kafka.producer(connection_pool=pool)
+    producer.send(topic, b"first").get(timeout=TIMEOUT_S)
+    assert producer._sender is not None
+    accumulator = producer._sender.kafka._accumulator
+    futures: list[Any] = []
+
+    def overtaken() -> bool:
+        if accumulator._closed and not futures:
+            # Another thread is in the middle of send(): it has seen that the accumulator is open.
+            accumulator._closed = False
+            futures.append(accumulator.append(TopicPartition(topic, 0), 0, None, b"last", [])[0])
+            accumulator._closed = True
+        return not futures
+
+    monkeypatch.setattr(accumulator, "has_undrained", overtaken)
+    with pytest.raises(PoolTimeoutError, match="1 records could not be delivered"):
+        pool.disconnect()
+    assert futures[0].is_done
+
+
+def test_a_call_that_disconnect_did_not_wait_for_says_so(
+    pool: ConnectionPool, consumer: Callable[..., Consumer], cluster: EmbeddedKafka, writer: Writer
+) -> None:
+    topic = cluster.create_topic("orders")
+    writer.write(topic, 1)
+    reading, heard, disconnected = consumer(topic, group_id="g"), threading.Event(), threading.Event()
+    refused: list[BaseException] = []
+
+    def handler(record: Any) -> None:
+        heard.set()
+        assert disconnected.wait(TIMEOUT_S)
+        for call in (reading.commit, reading.topics, reading.poll):
+            try:
+                call()
+            except Exception as error:
+                refused.append(error)
+        reading.close()
+
+    running = Call(reading.run, handler)
+    assert heard.wait(TIMEOUT_S)
+    pool.disconnect(timeout_ms=0)
+    disconnected.set()
+    assert running.ended() is None
+    assert [type(error).__mro__[1] for error in refused] == [PoolClosedError] * 3, refused
+
+
+def test_a_call_in_which_the_pool_is_disconnected_says_so(
+    pool: ConnectionPool, consumer: Callable[..., Consumer], cluster: EmbeddedKafka
+) -> None:
+    topic = cluster.create_topic("orders")
+    reading = consumer(topic, group_id="g")
+    with cluster.intercept("ListOffsets", Hold()) as held:
+        waiting = Call(reading.end_offsets, [TopicPartition(topic, 0)])
+        held.wait_for(1)
+        pool.disconnect(timeout_ms=0)
+        assert isinstance(waiting.ended(), PoolClosedError)
+
+
+def test_a_listener_may_leave_out_what_is_revoked_when_lost(
+    consumer: Callable[..., Consumer], cluster: EmbeddedKafka
+) -> None:
+    topic, revoked = cluster.create_topic("orders"), []
+
+    class Listener:
+        def on_partitions_revoked(self, partitions: Any) -> None:
+            revoked.extend(partitions)
+
+        def on_partitions_assigned(self, partitions: Any) -> None: ...
+
+    reading = consumer(group_id="g", enable_auto_commit=False)
+    reading.subscribe([topic], listener=Listener())
+    until(lambda: reading.poll(timeout_ms=100) or reading.assignment())
+    assert reading._wired is not None
+    reading._wired.kafka._coordinator.reset_generation()  # as where the group has put it out
+    reading.close()
+    assert revoked == [TopicPartition(topic, 0)]
+
+
+def test_a_record_that_waits_for_its_topic_is_refused_when_the_pool_is_disconnected(
+    kafka: Kafka, pool: ConnectionPool, cluster: EmbeddedKafka
+) -> None:
+    producer = kafka.producer(connection_pool=pool)
+    producer.metrics()
+    with cluster.intercept("Metadata", Hold()) as held:
+        sending = [Call(producer.send, topic, b"x") for topic in ("new", "newer")]
+        held.wait_for(1)
+        pool.disconnect(timeout_ms=200)
+        for each in sending:
+            assert isinstance(each.ended(), PoolClosedError)
+
+
+def test_a_record_that_comes_after_its_sender_has_ended_is_refused(
+    kafka: Kafka, pool: ConnectionPool, cluster: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = cluster.create_topic("orders")
+    producer = kafka.producer(connection_pool=pool)
+    producer.send(topic, b"first").get(timeout=TIMEOUT_S)
+    overtaken = producer._sender
+    pool.disconnect()
+    monkeypatch.setattr(producer, "_opened", lambda: overtaken)  # found just before
+    with pytest.raises(PoolClosedError, match="the record was not sent"):
+        producer.send(topic, b"second")
