@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
-from kafka.errors import KafkaError
+from kafka.errors import IllegalStateError, KafkaError
 
-from pooledkafka import Kafka
+from pooledkafka import Kafka, PoolClosedError
 
 __all__ = ["application"]
 
@@ -49,7 +49,10 @@ def _produce_in_master() -> None:
         number = 0
         while True:
             value = f"master-{life}-{number}"
-            producer.send(topic, value.encode()).get(timeout=30)
+            try:
+                producer.send(topic, value.encode()).get(timeout=30)
+            except (PoolClosedError, IllegalStateError):
+                return  # the interpreter ends, and this thread, a daemon, with it
             acked.write(value + "\n")
             number += 1
             time.sleep(0.05)
