@@ -58,6 +58,14 @@ class PooledClient(ABC):
     def close(self) -> None:
         """Detach this client; the pool and its other clients go on."""
 
+    def _connect_pool(self) -> None:
+        """Connect the pool at the first use, before any lock of this client is taken."""
+        self._check_open()
+        self._pool._connect_if_new()
+        if self._closed and self._private_pool is not None:
+            # Closed by another thread meanwhile, which may not have waited for this one.
+            self._private_pool.disconnect(timeout_ms=0)
+
     def _close_private_pool(self, timeout_ms: float) -> None:
         if self._private_pool is not None:
             self._private_pool.disconnect(timeout_ms)

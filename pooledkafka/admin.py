@@ -80,8 +80,7 @@ class Admin(PooledClient):
         if name.startswith("_") or not hasattr(KafkaAdminClient, name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         notice_fork()
-        self._check_open()
-        self._pool._connect_if_new()
+        self._connect_pool()
         with self._opening:
             self._check_open()
             if self._wired is None:

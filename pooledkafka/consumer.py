@@ -159,8 +159,7 @@ class Consumer(PooledClient):
             yield self._wired if self._wired is not None else self._opened()
             return
         if self._wired is None:
-            self._check_open()
-            self._pool._connect_if_new()
+            self._connect_pool()
         use = self._use  # a process that is forked within the call has another
         if not use.acquire(blocking=False):
             if self._ending:

@@ -173,16 +173,18 @@ class ConnectionPool:
                 that hangs up. What may mend itself is tried for a second. To wait for a cluster that is starting, call
                 it again.
             SaslAuthenticationFailedError, UnsupportedSaslMechanismError: the login was refused.
-            PoolTimeoutError: no broker answered in time; the message names the last cause for each address. Or another
-                thread was connecting or disconnecting the pool all that time.
+            PoolTimeoutError: no broker answered in time; the message names the last cause for each address. Or
+                another thread was connecting or disconnecting the pool all that time.
             PoolClosedError: called by what the pool's ``disconnect()`` waits for, such as a handler or a callback.
             ConfigurationError: a file with a key or certificate cannot be used.
         """
         notice_fork()
         if timeout_ms is None:
             timeout_ms = self.options["bootstrap_timeout_ms"]
-        deadline = time.monotonic() + timeout_ms / 1000
+        began = time.monotonic()
+        deadline = began + timeout_ms / 1000
         with self._living(deadline, f"connected within {timeout_ms:.0f} ms", "connect()") as may:
+            not_held_up = time.monotonic() < began + _LOOK_S
             if self._connection is not None:
                 return
             if not may:
@@ -198,7 +200,7 @@ class ConnectionPool:
                     "several separated by commas) and the values of the other connection options."
                 ) from error
             try:
-                engine.start(max(0.0, deadline - time.monotonic()) * 1000)
+                engine.start(timeout_ms if not_held_up else max(0.0, deadline - time.monotonic()) * 1000)
             except BaseException:
                 engine.stop()
                 raise

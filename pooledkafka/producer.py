@@ -119,8 +119,7 @@ class Producer(PooledClient):
         sender = self._sender
         if sender is not None and self._connection is self._pool._connection:
             return sender
-        self._check_open()
-        self._pool._connect_if_new()
+        self._connect_pool()
         with self._opening:
             self._check_open()
             if self._sender is None or self._connection is not self._pool._connection:

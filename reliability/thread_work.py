@@ -44,6 +44,7 @@ EXPECTED: tuple[tuple[type[BaseException], str, str], ...] = (
     (errors.KafkaConnectionError, "", "a broker restarts, or the pool was disconnected meanwhile"),
     (errors.NodeNotReadyError, "", "a broker restarts"),
     (errors.CommitFailedError, "", "the group has moved on"),
+    (errors.ProducerFencedError, "", "the transaction took longer than transaction_timeout_ms"),
     (errors.IllegalStateError, "Producer is closed forcefully", "the pool was disconnected within a short time"),
     (errors.RetriableError, "", "a broker restarts or a group rebalances"),
     (errors.UnknownMemberIdError, "", "the group has moved on"),
@@ -76,27 +77,32 @@ class Shared:
             kafka.producer(connection_pool=pool, delivery_timeout_ms=TIMEOUT_MS, request_timeout_ms=10_000)
             for pool in self.pools
         ]
+        self._began = time.monotonic()
         self.lock = threading.Lock()
-        self._acknowledged: set[str] = set()
+        self._acknowledged: dict[str, str] = {}  # with where the broker said that it is
         self._sent: set[str] = set()
 
     def sent(self, records: list[str]) -> None:
         with self.lock:
             self._sent.update(records)
 
-    def acknowledged(self, records: list[str]) -> None:
+    def acknowledged(self, records: list[str], places: list[Any], how: str) -> None:
         with self.lock:
-            self._acknowledged.update(records)
+            for record, place in zip(records, places, strict=True):
+                said = (
+                    f"{place.topic}-{place.partition} at {place.offset}, {time.monotonic() - self._began:.1f} s, {how}"
+                )
+                self._acknowledged[record] = said
 
     def withdrawn(self, records: list[str]) -> None:
         """They must not be there: their transaction was aborted."""
         with self.lock:
             self._sent.difference_update(records)
 
-    def outcome(self) -> tuple[set[str], set[str]]:
+    def outcome(self) -> tuple[dict[str, str], set[str]]:
         """The records that were acknowledged, and all that may be there."""
         with self.lock:
-            return set(self._acknowledged), set(self._sent)
+            return dict(self._acknowledged), set(self._sent)
 
     def forget_clients(self) -> None:
         for producer in self.producers:
@@ -383,13 +389,14 @@ class Worker:
 
     def _producer_send(self) -> None:
         record = self._record()
-        self._send(self._handle(), record).add_callback(lambda _: self.shared.acknowledged([record]))
+        future = self._send(self._handle(), record)
+        future.add_callback(lambda place: self.shared.acknowledged([record], [place], "sent"))
 
     def _producer_send_and_wait(self) -> None:
         record = self._record()
         future = self._send(self._handle(), record)
-        future.get(timeout=TIMEOUT_MS / 1_000 + 5)
-        self.shared.acknowledged([record])
+        place = future.get(timeout=TIMEOUT_MS / 1_000 + 5)
+        self.shared.acknowledged([record], [place], "sent and waited for")
 
     def _producer_send_batch(self) -> None:
         records = [self._record() for _ in range(self._random.randint(1, 50))]
@@ -397,8 +404,8 @@ class Worker:
         future = self._handle().send_batch(
             self._random.choice(LOG_TOPICS), [{"value": record.encode()} for record in records]
         )
-        future.get(timeout=TIMEOUT_MS / 1_000 + 5)
-        self.shared.acknowledged(records)
+        places = future.get(timeout=TIMEOUT_MS / 1_000 + 5)
+        self.shared.acknowledged(records, places, "in a batch")
 
     def _producer_flush(self) -> None:
         self._handle().flush(timeout=TIMEOUT_MS / 1_000 + 5)
@@ -416,13 +423,14 @@ class Worker:
             delivery_timeout_ms=TIMEOUT_MS,
             request_timeout_ms=10_000,
             max_block_ms=TIMEOUT_MS,
+            transaction_timeout_ms=15_000,  # until then nobody reads what comes after one that was cut off
         )
         producer.init_transactions()
         for _ in range(self._random.randint(1, 3)):
+            began = time.monotonic()
             producer.begin_transaction()
             records = [self._record() for _ in range(self._random.randint(1, 10))]
-            for record in records:
-                self._send(producer, record)
+            futures = [self._send(producer, record) for record in records]
             if self._random.random() < 0.3:
                 mine = self._mine()
                 if mine._options.get("group_id") is not None and mine._wired is not None:
@@ -430,7 +438,9 @@ class Worker:
                     producer.send_offsets_to_transaction(offsets, f"tx-{self.number}")
             if self._random.random() < 0.7:
                 producer.commit_transaction()
-                self.shared.acknowledged(records)
+                without = [(f.is_done, f.exception) for f in futures if not f.succeeded()]
+                assert not without, f"committed, in {time.monotonic() - began:.1f} s, without {without}"
+                self.shared.acknowledged(records, [future.value for future in futures], "in a transaction")
             else:
                 producer.abort_transaction()
                 self.shared.withdrawn(records)

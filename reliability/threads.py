@@ -57,7 +57,7 @@ class Alarms(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         if message.startswith(ALARMING):
-            cause = "".join(traceback.format_exception(*record.exc_info)[-3:]) if record.exc_info else ""
+            cause = "".join(traceback.format_exception(*record.exc_info)[-10:]) if record.exc_info else ""
             self.heard[f"{message[:60]}: {cause}"] += 1
 
 
@@ -94,12 +94,13 @@ def create_topics(options: dict[str, Any]) -> None:
 def read_log(options: dict[str, Any]) -> Counter[str]:
     """How often each committed record is in the log."""
     found: Counter[str] = Counter()
+    partitions = [TopicPartition(topic, number) for topic in LOG_TOPICS for number in range(PARTITIONS)]
+    with KafkaConsumer(**options) as consumer:  # what is committed ends before the first transaction that is not
+        ends = consumer.end_offsets(partitions)
     with KafkaConsumer(
         **options, enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed"
     ) as consumer:
-        partitions = [TopicPartition(topic, number) for topic in LOG_TOPICS for number in range(PARTITIONS)]
         consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
         deadline = time.monotonic() + 120
         while any(consumer.position(partition) < end for partition, end in ends.items()):
             assert time.monotonic() < deadline, "the log could not be read to its end"
@@ -219,9 +220,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(options.minutes * 60),
         "restarts": restarts,
         "acknowledged": len(acknowledged),
-        "lost": sorted(acknowledged - found.keys())[:20],
+        "lost": [f"{record}: {acknowledged[record]}" for record in sorted(acknowledged.keys() - found.keys())],
         "twice": sorted(record for record, count in found.items() if count > 1)[:20],
-        "never sent": sorted(found.keys() - acknowledged - may_be)[:20],
+        "never sent": sorted(found.keys() - acknowledged.keys() - may_be)[:20],
         "leaked": leaked_since(before),
         "lock order": _locks.violations[:20],
         "alarms": dict(alarms.heard),

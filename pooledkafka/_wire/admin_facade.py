@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from kafka.errors import Cancelled
 from kafka.future import Future
 
 from pooledkafka._wire.cluster import ClusterView
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.lanes import Lane, LaneKey, lane_of
 from pooledkafka._wire.views import ManagerView, NetView
+from pooledkafka.errors import PoolClosedError
 
 __all__ = ["AdminFacade"]
 
@@ -35,6 +37,16 @@ class AdminManager(ManagerView):
         super().__init__(engine, cluster, net)
         self._request_timeout_ms = request_timeout_ms
         self.leases: set[LaneKey] = set()  # connections lent to this client now
+
+    def run(self, coro: Any, *args: Any) -> Any:
+        try:
+            return super().run(coro, *args)
+        except Cancelled as error:
+            if not self.cluster.closed:
+                raise
+            raise PoolClosedError(
+                "the admin client was closed, or its pool disconnected, before the call was done"
+            ) from error
 
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:
         timeout_ms = self._request_timeout_ms if request_timeout_ms is None else request_timeout_ms

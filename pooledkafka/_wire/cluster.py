@@ -55,8 +55,8 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         self._after_this: Future | None = None  # resolved by the refresh after the running one; guarded by _lock
         self._topics_changed = False  # since the last request was built; guarded by _lock
         self.asked: Any = None  # the last request built, by which the manager knows the pool's own; the I/O thread's
-        self._ended = False  # set once, by close(); guarded by _lock
         self.failed_bootstrap: set[str] = set()  # the node ids of addresses that were tried in vain; the I/O thread's
+        self._ended = False  # set once, by close(); guarded by _lock
         self._views_lock = new_lock(LockName.VIEWS)
         self._views: dict[ClusterView, frozenset[str]] = {}  # guarded by _views_lock
 

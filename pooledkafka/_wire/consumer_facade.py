@@ -23,6 +23,7 @@ from pooledkafka._wire.views import ManagerView, NetView
 
 __all__ = ["ConsumerFacade", "Interrupted"]
 
+_INTERRUPTED_S = 0.005
 _TELL_SIBLINGS_S = 0.01
 """Time for a JoinGroup to reach the broker before the group's other members send theirs."""
 
@@ -281,6 +282,10 @@ class ConsumerManager(ManagerView):
             self._waits.discard(wait)
             if timer is not None:
                 self._engine.net.cancel(timer)
+        if not future.is_done and self._interrupt.due:
+            # kafka-python's loop that resets positions waits again at once. It would not let go of the event loop, for
+            # which the poll may be waiting that is to take the interrupt back.
+            await self._engine.net.sleep(_INTERRUPTED_S)
         if not future.is_done:
             raise KafkaTimeoutError(f"Timed out after {timeout_ms} ms")
         return await future

@@ -55,7 +55,8 @@ class Coordinators:
         timeout_ms = max(timeout_ms for _, timeout_ms in wanted.values())
         for groups in [list(futures)] if batched else [[group] for group in futures]:
             self._send(node_id, {group: futures[group] for group in groups}, timeout_ms)
-        self._net.call_later(_PAUSE_S * random.uniform(0.8, 1.2), self._ask)
+        if not self._net.ending:
+            self._net.call_later(_PAUSE_S * random.uniform(0.8, 1.2), self._ask)
 
     def _send(self, node_id: int | None, futures: dict[str, Future], timeout_ms: float) -> None:
         groups = list(futures)

@@ -147,6 +147,7 @@ class Engine:
             if self.net._closed:
                 return
             self._refresher.stop()
+            self.net.ending = True
             try:
                 self.net.run(self.manager.close)
             except Exception as error:  # the I/O thread may have died; what it held is still closed below

@@ -34,6 +34,7 @@ class Loop(NetworkSelector):  # type: ignore[misc]
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
         self._made_by = os.getpid()
+        self.ending = False  # set once, before the connections are closed: what fails then fails by that
 
     def run(self, coro: Any, *args: Any) -> Any:
         self.check_process()
@@ -46,16 +47,22 @@ class Loop(NetworkSelector):  # type: ignore[misc]
         with self._said_plainly():
             return super().call_soon_threadsafe(callback)
 
+    def call_at(self, when: float, task: Any) -> Any:
+        with self._said_plainly():
+            return super().call_at(when, task)
+
     def call_soon_with_future(self, coro: Any, *args: Any) -> Future:
         future = Future()
 
         async def complete() -> None:
             try:
-                future.success(await self._invoke(coro, *args))
+                with self._said_plainly():
+                    outcome = await self._invoke(coro, *args)
+                future.success(outcome)
             except GeneratorExit as error:
                 # The loop ends, and closes what has not. kafka-python passes this on as the outcome, which is then
                 # raised to the user, of whose errors it is none.
-                future.failure(error if not self._closed else PoolDisconnectedError(_NOT_DONE))
+                future.failure(PoolDisconnectedError(_NOT_DONE) if self._closed else error)
             except BaseException as error:
                 future.failure(error)
 
@@ -68,7 +75,7 @@ class Loop(NetworkSelector):  # type: ignore[misc]
             yield
         except (RuntimeError, Cancelled, KafkaConnectionError) as error:
             # Of a call that the pool's disconnect() did not wait for, or that comes after it.
-            if self._closed and not isinstance(error, PoolDisconnectedError):
+            if (self.ending or self._closed) and not isinstance(error, PoolDisconnectedError):
                 raise PoolDisconnectedError(_NOT_DONE) from error
             raise
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -459,3 +460,25 @@ class Records:
 
     def drain(self) -> None:
         self._records = []
+
+
+def test_what_asks_again_at_once_when_interrupted_leaves_the_event_loop_to_others(
+    facade: ConsumerFacade, engine: Engine
+) -> None:
+    manager, begun, over = facade._manager, threading.Event(), threading.Event()
+
+    async def reset_positions() -> None:  # as kafka-python's fetcher does, beside a poll
+        while not over.is_set():
+            begun.set()
+            with suppress(KafkaTimeoutError):
+                await manager.wait_for(Future(), 30_000)
+
+    facade.interrupt.poller = threading.get_ident()
+    facade.end_poll()
+    manager.call_soon(reset_positions)
+    assert begun.wait(5)
+    poll = Call(lambda: engine.net.run(lambda: "done"))
+    try:
+        assert poll.ended().value == "done"
+    finally:
+        over.set()

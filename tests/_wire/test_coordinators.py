@@ -21,6 +21,7 @@ class Broker:
         self.sent: list[tuple[Any, Future]] = []
         self._soon: list[Any] = []
         self.later: list[tuple[float, Any]] = []
+        self.ending = False
 
     def least_loaded_node(self) -> int | None:
         return self.node_id

@@ -50,7 +50,12 @@ def test_what_is_under_way_fails_when_it_ends(loop: Loop) -> None:
 
 def test_what_comes_later_is_refused(loop: Loop) -> None:
     loop.close()
-    for call in (loop.run, loop.call_soon_with_future, loop.call_soon_threadsafe):
+    for call in (
+        loop.run,
+        loop.call_soon_with_future,
+        loop.call_soon_threadsafe,
+        lambda task: loop.call_later(1, task),
+    ):
         with pytest.raises(PoolClosedError, match="disconnected before the call was done"):
             call(for_ever)
 

@@ -273,15 +273,21 @@ def test_a_call_that_disconnect_did_not_wait_for_says_so(
 
 
 def test_a_call_in_which_the_pool_is_disconnected_says_so(
-    pool: ConnectionPool, consumer: Callable[..., Consumer], cluster: EmbeddedKafka
+    kafka: Kafka, pool: ConnectionPool, consumer: Callable[..., Consumer], cluster: EmbeddedKafka
 ) -> None:
     topic = cluster.create_topic("orders")
     reading = consumer(topic, group_id="g")
-    with cluster.intercept("ListOffsets", Hold()) as held:
-        waiting = Call(reading.end_offsets, [TopicPartition(topic, 0)])
-        held.wait_for(1)
+    admin = kafka.admin(connection_pool=pool)
+    with cluster.intercept("ListOffsets", Hold()) as offsets, cluster.intercept("CreateTopics", Hold()) as topics:
+        waiting = [
+            Call(reading.end_offsets, [TopicPartition(topic, 0)]),
+            Call(lambda: admin.create_topics({"new": {"num_partitions": 1, "replication_factor": 1}})),
+        ]
+        offsets.wait_for(1)
+        topics.wait_for(1)
         pool.disconnect(timeout_ms=0)
-        assert isinstance(waiting.ended(), PoolClosedError)
+        for each in waiting:
+            assert isinstance(each.ended(), PoolClosedError)
 
 
 def test_a_listener_may_leave_out_what_is_revoked_when_lost(
@@ -328,3 +334,25 @@ def test_a_record_that_comes_after_its_sender_has_ended_is_refused(
     monkeypatch.setattr(producer, "_opened", lambda: overtaken)  # found just before
     with pytest.raises(PoolClosedError, match="the record was not sent"):
         producer.send(topic, b"second")
+
+
+def test_a_private_pool_that_was_connecting_when_its_consumer_was_closed_is_disconnected(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting, go_on = threading.Event(), threading.Event()
+    start = engine.Engine.start
+
+    def slowly(self: Any, timeout_ms: float) -> None:
+        start(self, timeout_ms)
+        connecting.set()
+        assert go_on.wait(TIMEOUT_S)
+
+    monkeypatch.setattr(engine.Engine, "start", slowly)
+    consumer = kafka.consumer("orders")
+    polling = Call(consumer.poll)
+    assert connecting.wait(TIMEOUT_S)
+    with pytest.raises(PoolTimeoutError):
+        consumer.close(timeout_ms=0)
+    go_on.set()
+    assert isinstance(polling.ended(), PoolClosedError)
+    assert consumer._pool._connection is None
