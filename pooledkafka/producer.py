@@ -154,6 +154,7 @@ class Producer(PooledClient):
             key = self._key_serializer.serialize(topic, headers or [], key)
         if self._value_serializer is not None:
             value = self._value_serializer.serialize(topic, headers or [], value)
+        sender.want(topic)
         try:
             future = sender.kafka.send(
                 topic, value=value, key=key, headers=headers, partition=partition, timestamp_ms=timestamp_ms

@@ -14,6 +14,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.consumer.subscription_state import OffsetResetStrategy
 from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError, RebalanceInProgressError
+from kafka.producer.transaction_manager import TransactionState
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._locks import check_free
@@ -244,6 +245,33 @@ class WiredProducer:
         if transactions is not None:
             self._enqueue: Callable[[Any], None] = transactions._enqueue_request
             transactions._enqueue_request = self._enqueue_watched
+            self._classify: Callable[..., Any] = transactions.classify_batch_error
+            transactions.classify_batch_error = self._classify_failure
+        self._topics: set[str] = set()  # that the cluster's view knows of; added to by any thread
+
+    def want(self, topic: str) -> None:
+        """Keep the metadata of ``topic``, to which records are sent.
+
+        kafka-python asks for it only where it is not there. In a pool it may be there for another client alone, and go
+        with it: records that wait for their leader would wait for ever.
+        """
+        if topic not in self._topics:
+            self._facade.cluster.add_topic(topic)  # type: ignore[union-attr]
+            self._topics.add(topic)
+
+    def _classify_failure(self, *args: Any, **kwargs: Any) -> Any:
+        # Of a batch that is not sent again. kafka-python lets a transaction go on, and be committed without it, where
+        # another attempt might have helped but there is no time for one.
+        transactions = self.kafka._transaction_manager
+        outcome = self._classify(*args, **kwargs)
+        state = transactions._current_state
+        if (
+            outcome == transactions.ERROR_CLASS_RETRIABLE
+            and transactions.is_transactional()
+            and state.is_transition_valid(state, TransactionState.ABORTABLE_ERROR)
+        ):
+            return transactions.ERROR_CLASS_ABORTABLE
+        return outcome
 
     def _enqueue_watched(self, handler: Any) -> None:
         if self._ended:

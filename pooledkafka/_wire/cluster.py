@@ -75,12 +75,15 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
             self._views.pop(view, None)
             self._recount()
 
-    def set_view_topics(self, view: ClusterView, topics: frozenset[str]) -> bool:
-        """Record what ``view`` wants; True if a topic that nobody wanted before is among it."""
+    def set_view_topics(self, view: ClusterView, topics: frozenset[str], *, keep: bool = False) -> bool:
+        """Record what ``view`` wants, or ``keep`` what it wants and add to it.
+
+        True if a topic that nobody wanted before is among it.
+        """
         with self._views_lock:
             if view not in self._views:
                 return False
-            self._views[view] = topics
+            self._views[view] = self._views[view] | topics if keep else topics
             changed = self._recount()
         if changed:
             with self._lock:
@@ -276,19 +279,21 @@ class ClusterView:
 
     def set_topics(self, topics: Iterable[str]) -> Future:
         """Track these topics and no others for this client; the future resolves when their metadata is here."""
-        wanted = frozenset(topics)
+        return self._want(frozenset(topics), keep=False)
+
+    def add_topic(self, topic: str) -> Future:
+        """Track one more topic for this client; from any thread, as others may at the same time."""
+        return self._want(frozenset([topic]), keep=True)
+
+    def _want(self, wanted: frozenset[str], *, keep: bool) -> Future:
         for topic in wanted:
             ensure_valid_topic_name(topic)
-        new = self._shared.set_view_topics(self, wanted)
+        new = self._shared.set_view_topics(self, wanted, keep=keep)
         if new or any(self._shared.partitions_for_topic(topic) is None for topic in wanted):
             return self.request_update()
         # Known already, through another client: no refresh will come that would tell this client's listeners.
         self._shared.deliver_soon(self)
         return Future().success(self)
-
-    def add_topic(self, topic: str) -> Future:
-        """Track one more topic for this client."""
-        return self.set_topics(self.tracked | {topic})
 
     @property
     def tracked(self) -> frozenset[str]:
@@ -305,7 +310,7 @@ class ClusterView:
 
         A broker that does not answer is waited for: joining without metadata would give the group an empty assignment.
         """
-        self._shared.set_view_topics(self, self.tracked.union(topics))
+        self._shared.set_view_topics(self, frozenset(topics), keep=True)
         give_up_at: float | None = None
         while any(self._shared.partitions_for_topic(topic) is None for topic in topics):
             try:

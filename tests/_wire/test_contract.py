@@ -42,7 +42,7 @@ from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
-from kafka.producer.transaction_manager import TransactionManager, TxnRequestHandler
+from kafka.producer.transaction_manager import TransactionManager, TransactionState, TxnRequestHandler
 from kafka.protocol.consumer import HeartbeatRequest
 from kafka.protocol.metadata import MetadataResponse
 from kafka.protocol.parser import KafkaProtocol
@@ -961,6 +961,30 @@ def test_transactional_calls_wait_for_results_that_we_can_end() -> None:
     for call in (KafkaProducer.commit_transaction, KafkaProducer.send_offsets_to_transaction):
         says(call, "result.wait()", where=where)
     says(TxnRequestHandler.reenqueue, "self.transaction_manager._enqueue_request(self)", where=where)
+
+
+def test_what_fails_a_batch_is_classified_by_the_transaction_manager_only_then() -> None:
+    where = "clients.WiredProducer._classify_failure"
+    before, failing = source(Sender._dispatch_error).split("# FAIL: dispatch transaction state transition")
+    assert "classify_batch_error" not in before, where
+    assert "self._transaction_manager.classify_batch_error(" in failing, where
+    says(
+        Sender._dispatch_error,
+        "elif classification == TransactionManager.ERROR_CLASS_ABORTABLE:",
+        "self._transaction_manager.transition_to_abortable_error(exception)",
+        where=where,
+    )
+    has(TransactionManager, "ERROR_CLASS_RETRIABLE", "is_transactional", where=where)
+    state = TransactionManager(transactional_id="t")._current_state
+    assert not state.is_transition_valid(state, TransactionState.ABORTABLE_ERROR), where
+
+
+def test_a_producer_asks_for_a_topic_only_where_it_is_not_known() -> None:
+    says(
+        KafkaProducer.send,
+        "if self._metadata.partitions_for_topic(topic) is None:",
+        where="clients.WiredProducer.want, which asks for it always",
+    )
 
 
 def test_the_metadata_can_be_given_a_lock_of_ours() -> None:

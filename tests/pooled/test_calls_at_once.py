@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kafka.errors import KafkaError, NotLeaderForPartitionError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka import ConnectionPool, Consumer, Kafka, PoolClosedError, PoolTimeoutError
 from pooledkafka._wire import engine
-from pooledkafka.testing import EmbeddedKafka, Hold
+from pooledkafka.testing import EmbeddedKafka, Error, Hold
 from tests.pooled.waiting import TIMEOUT_S, until
 from tests.pooled.writing import Writer
 
@@ -356,3 +357,41 @@ def test_a_private_pool_that_was_connecting_when_its_consumer_was_closed_is_disc
     go_on.set()
     assert isinstance(polling.ended(), PoolClosedError)
     assert consumer._pool._connection is None
+
+
+def test_a_topic_that_another_client_leaves_is_still_the_producers(
+    kafka: Kafka, pool: ConnectionPool, consumer: Callable[..., Consumer], cluster: EmbeddedKafka
+) -> None:
+    topic = cluster.create_topic("orders")
+    reading = consumer(topic)
+    until(lambda: reading.poll(timeout_ms=100) or reading.assignment())
+    producer = kafka.producer(connection_pool=pool, delivery_timeout_ms=TIMEOUT_S * 1000, request_timeout_ms=5_000)
+    with cluster.intercept("InitProducerId", Hold()) as held:
+        future = producer.send(topic, b"x")  # whose leader is known, to the consumer
+        held.wait_for(1)
+        reading.close()
+        pool.client.poll(future=pool.client.cluster.request_update())
+        held.release()
+    assert future.get(timeout=TIMEOUT_S)
+
+
+def test_a_transaction_is_not_committed_without_a_record_that_could_not_be_sent(
+    kafka: Kafka, pool: ConnectionPool, cluster: EmbeddedKafka
+) -> None:
+    topic = cluster.create_topic("orders")
+    producer = kafka.producer(
+        connection_pool=pool, transactional_id="t", delivery_timeout_ms=500, request_timeout_ms=400, linger_ms=0
+    )
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(topic, b"arrives").get(timeout=TIMEOUT_S)
+    with cluster.intercept("Produce", Error(NotLeaderForPartitionError)):
+        late = producer.send(topic, b"does not")
+        until(lambda: late.is_done)
+    assert isinstance(late.exception, KafkaError)
+    with pytest.raises(KafkaError):
+        producer.commit_transaction()
+    producer.abort_transaction()
+    producer.begin_transaction()
+    producer.send(topic, b"the next")
+    producer.commit_transaction()
