@@ -26,12 +26,6 @@ def cluster() -> Iterator[EmbeddedKafka]:
         yield cluster
 
 
-@pytest.fixture
-def wire(cluster: EmbeddedKafka) -> Iterator[Wire]:
-    with Wire(cluster.address_of(1)) as wire:
-        yield wire
-
-
 def delete(*keys: tuple[str, int], group_id: str = "g") -> OffsetDeleteRequest:
     topics = [
         _DeleteTopic(name=topic, partitions=[_DeleteTopic.OffsetDeleteRequestPartition(partition_index=index)])

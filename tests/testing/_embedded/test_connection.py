@@ -23,12 +23,6 @@ def cluster() -> Iterator[EmbeddedKafka]:
         yield cluster
 
 
-@pytest.fixture
-def wire(cluster: EmbeddedKafka) -> Iterator[Wire]:
-    with Wire(cluster.address_of(1)) as wire:
-        yield wire
-
-
 def still_serves(cluster: EmbeddedKafka) -> bool:
     with Wire(cluster.address_of(1)) as wire:
         return bool(wire.ask(ApiVersionsRequest(), 0).error_code == 0)

@@ -35,12 +35,6 @@ def admin(cluster: EmbeddedKafka) -> Iterator[KafkaAdminClient]:
     admin.close()
 
 
-@pytest.fixture
-def wire(cluster: EmbeddedKafka) -> Iterator[Wire]:
-    with Wire(cluster.address_of(1)) as wire:
-        yield wire
-
-
 # -- DescribeCluster ---------------------------------------------------------------------------------------------------
 
 

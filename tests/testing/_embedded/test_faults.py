@@ -29,12 +29,6 @@ def topic(cluster: EmbeddedKafka, request: pytest.FixtureRequest) -> str:
     return cluster.create_topic(re.sub(r"\W", "-", request.node.name))
 
 
-@pytest.fixture
-def wire(cluster: EmbeddedKafka) -> Iterator[Wire]:
-    with Wire(cluster.address_of(1)) as wire:
-        yield wire
-
-
 def code(response: Any) -> int:
     return int(response.responses[0].partition_responses[0].error_code)
 

@@ -30,12 +30,6 @@ def cluster() -> Iterator[EmbeddedKafka]:
         yield cluster
 
 
-@pytest.fixture
-def wire(cluster: EmbeddedKafka) -> Iterator[Wire]:
-    with Wire(cluster.address_of(1)) as wire:
-        yield wire
-
-
 def ask(wire: Wire, *names: str, version: int = 9, create: bool = True) -> dict[str, Any]:
     """The topics of an answer by their names."""
     topics = [_Topic(name=name) for name in names]

@@ -44,12 +44,6 @@ def cluster() -> Iterator[EmbeddedKafka]:
         yield cluster
 
 
-@pytest.fixture
-def wire(cluster: EmbeddedKafka) -> Iterator[Wire]:
-    with Wire(cluster.address_of(1)) as wire:
-        yield wire
-
-
 def request(records: Records, acks: int = -1, timeout_ms: int = 5_000, transactional_id: str | None = None) -> Any:
     topics = ProduceRequest.TopicProduceData
     return ProduceRequest(

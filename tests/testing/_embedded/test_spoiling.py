@@ -32,12 +32,6 @@ def topic(cluster: EmbeddedKafka, request: pytest.FixtureRequest) -> str:
     return cluster.create_topic(re.sub(r"\W", "-", request.node.name), partitions=2)
 
 
-@pytest.fixture
-def wire(cluster: EmbeddedKafka) -> Iterator[Wire]:
-    with Wire(cluster.address_of(1)) as wire:
-        yield wire
-
-
 def received(wire: Wire, size: int) -> bytes:
     return wire.socket.recv(size, socket.MSG_WAITALL)
 

@@ -49,12 +49,6 @@ def admin(cluster: EmbeddedKafka) -> Iterator[KafkaAdminClient]:
     admin.close()
 
 
-@pytest.fixture
-def wire(cluster: EmbeddedKafka) -> Iterator[Wire]:
-    with Wire(cluster.address_of(1)) as wire:
-        yield wire
-
-
 def new(name: str, partitions: int = -1, factor: int = -1, **options: Any) -> Any:
     assignments = [
         _New.CreatableReplicaAssignment(partition_index=index, broker_ids=replicas)
