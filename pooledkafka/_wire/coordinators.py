@@ -9,6 +9,7 @@ from kafka.errors import CoordinatorNotAvailableError, NodeNotReadyError
 from kafka.future import Future
 from kafka.protocol.metadata import CoordinatorType, FindCoordinatorRequest, FindCoordinatorResponse
 
+from pooledkafka._wire.futures import attempt
 from pooledkafka._wire.manager import SharedManager
 
 __all__ = ["Coordinators"]
@@ -76,11 +77,11 @@ class Coordinators:
             for future in futures.values():
                 future.failure(error)
 
-        try:
+        def ask() -> Future:
             if node_id is None:
                 raise NodeNotReadyError("no broker can be reached now")
-            sent = self._manager.ask_around(request, node_id, timeout_ms)
-        except Exception as error:  # kafka-python's transport raises RuntimeError while it closes
-            sent = Future().failure(error)
+            return self._manager.ask_around(request, node_id, timeout_ms)
+
+        sent = attempt(ask)
         sent.add_callback(answered)
         sent.add_errback(failed)

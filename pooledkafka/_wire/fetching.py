@@ -14,6 +14,7 @@ from kafka.structs import TopicPartition
 
 from pooledkafka._fetch import Limits, Line, LogicalFetch, Multiplexer, Position, ReadAhead, WireFetch
 from pooledkafka._wire.fetch_session import FetchSession, without_session
+from pooledkafka._wire.futures import attempt
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.later import Later, call_later
 from pooledkafka._wire.manager import SharedManager
@@ -212,10 +213,7 @@ class Route:
             min_version=FetchRequest.min_version_for_isolation_level(self._isolation_level),
             max_version=_MAX_VERSION,
         )
-        try:
-            future = self._manager.send_on(self._keys[wire.line], request)
-        except Exception as error:  # kafka-python's transport raises RuntimeError while it closes
-            future = Future().failure(error)
+        future = attempt(lambda: self._manager.send_on(self._keys[wire.line], request))
         future.add_callback(lambda response: self._answered(wire, response))
         future.add_errback(lambda error: self._failed(wire, error))
 

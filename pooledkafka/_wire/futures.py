@@ -1,13 +1,22 @@
-"""What becomes of the futures of records in a forked process."""
+"""kafka-python's futures: of what could not even be begun, and of records in a forked process."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from kafka.future import Future
 
-__all__ = ["fail_in_child"]
+__all__ = ["attempt", "fail_in_child"]
+
+
+def attempt(start: Callable[[], Future]) -> Future:
+    """What ``start`` returns; a failed future where it raises, as kafka-python's transport does while it closes."""
+    try:
+        return start()
+    except Exception as error:
+        return Future().failure(error)
 
 
 def fail_in_child(future: Any, error: Exception) -> None:

@@ -14,6 +14,7 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.protocol.consumer import FetchRequest
 
 from pooledkafka._wire.cluster import SharedCluster
+from pooledkafka._wire.futures import attempt
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.logins import Login, prepare_login, session_is_over
 from pooledkafka._wire.permits import Permits
@@ -229,11 +230,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             if error is not None and (probe.key not in self._closing or self.closed):
                 future.failure(error)
                 return
-            try:
-                started = self._when_reachable(key, start)
-            except Exception as failure:  # as whoever calls ``start`` itself would take it
-                started = Future().failure(failure)
-            started.chain(future)
+            attempt(lambda: self._when_reachable(key, start)).chain(future)
 
         timer = self._net.call_at(probe.until, lambda: decide(None))
         probe.connection.init_future.add_callback(lambda _: decide(None))
@@ -299,10 +296,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         def granted() -> None:
             if granted in self._waiting:
                 self._net.cancel(self._waiting.pop(granted)[1])
-            try:
-                started = start()
-            except Exception as error:  # whatever it is, the permit is given back
-                started = Future().failure(error)
+            started = attempt(start)  # whatever comes of it, the permit is given back
             started.add_both(lambda _: self._permits.release())
             started.chain(future)
 

@@ -20,6 +20,7 @@ from kafka.protocol.producer import ProduceRequest
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.cluster import ClusterView
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.futures import attempt
 from pooledkafka._wire.lanes import Lane, LaneKey, lane_of
 from pooledkafka._wire.mailbox import Mailbox
 from pooledkafka._wire.views import ManagerView, NetView
@@ -65,10 +66,7 @@ class ProducerFacade:
 
         def dispatch() -> None:  # on the I/O thread
             key = LaneKey(node_id, lane_of(request))
-            try:
-                wire = self._engine.manager.send_on(key, request, self._request_timeout_ms)
-            except Exception as error:  # kafka-python's transport raises RuntimeError while it closes
-                wire = Future().failure(error)
+            wire = attempt(lambda: self._engine.manager.send_on(key, request, self._request_timeout_ms))
             wire.add_both(lambda _: done(wire))
 
         try:
