@@ -70,8 +70,8 @@ class WiredConsumer:
             raise
         assert self._facade is not None
         self._idling = self._facade.idling_of(self.kafka)
-        self._facade.bind(self.kafka._coordinator)
         self.kafka._coordinator._offset_fetch_futures = OffsetFetches(self.kafka._coordinator)
+        self._facade.bind(self.kafka._coordinator)
         _spread(self.kafka._coordinator)
         self.kafka._fetcher.fetch_records = self._idling.fetch_records
         self._pass: Callable[..., Any] = self.kafka._poll_once

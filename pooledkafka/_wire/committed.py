@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from kafka.future import Future
+from kafka.structs import TopicPartition
 
 __all__ = ["OffsetFetches"]
 
@@ -15,7 +17,7 @@ class OffsetFetches(dict[Any, Future]):
     A poll that cannot wait for the answer leaves its future for the next one. Where a rebalance comes in between, and
     the member gets the same partitions only much later, kafka-python takes what was committed then for what is
     committed now: the group goes back as far, and reads and commits it all again. (Java's client compares the
-    generations, too.)
+    generations, too.) Likewise ``committed()`` would say what was committed before the consumer's last commit.
 
     Used on the I/O thread only, as the coordinator's are.
     """
@@ -38,6 +40,16 @@ class OffsetFetches(dict[Any, Future]):
     def __delitem__(self, partitions: Any) -> None:
         del self._asked_in[partitions]
         super().__delitem__(partitions)
+
+    def outdate(self, partitions: Iterable[TopicPartition]) -> None:
+        """What was committed for these is about to change.
+
+        Not for others: those for which a position is still to be found are never among what a consumer commits, so it
+        is found however often there is a commit.
+        """
+        changing = set(partitions)
+        for key in [key for key in self._asked_in if changing & key]:
+            del self[key]
 
     def _generation(self) -> tuple[int, str]:
         generation = self._coordinator._generation

@@ -147,7 +147,7 @@ class ConsumerManager(ManagerView):
         self._waits: set[Future] = set()
         self._unanswered: set[Future] = set()  # commits and heartbeats of this consumer that are in flight
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
-        self.leases: set[LaneKey] = set()  # connections lent to this consumer's joins now
+        self.leases: set[LaneKey] = set()  # connections lent to this consumer now
         # The node and offset of each partition that a fetch waits for now; the polling thread reads it.
         self.fetching: dict[TopicPartition, tuple[int, int]] = {}
         self.stir: Callable[[], None] = lambda: None  # lets an idle poll look again at what there is to do
@@ -168,6 +168,11 @@ class ConsumerManager(ManagerView):
             return self._fetch(request, node_id)
         if isinstance(request, FindCoordinatorRequest):
             future = self._engine.coordinators.find(request.key, timeout_ms)
+        elif isinstance(request, OffsetCommitRequest):
+            self._outdate(request)
+            future = self._engine.commits.send(self, self.leases, node_id, request, timeout_ms)
+        elif isinstance(request, HeartbeatRequest) and self._engine.commits.are_slow(node_id):
+            future = super().call_soon(self._engine.send_leased, self.leases, node_id, request, timeout_ms, self._gone)
         else:
             future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
         if isinstance(request, (HeartbeatRequest, OffsetCommitRequest)):
@@ -175,6 +180,14 @@ class ConsumerManager(ManagerView):
             future.add_both(lambda _: self._unanswered.discard(future))
         future.add_both(lambda _: self._stir_soon())
         return future
+
+    def _outdate(self, commit: Any) -> None:
+        if self.coordinator is not None:
+            self.coordinator._offset_fetch_futures.outdate(
+                TopicPartition(topic.name, partition.partition_index)
+                for topic in commit.topics
+                for partition in topic.partitions
+            )
 
     def call_soon(self, coro: Any, *args: Any) -> Future:
         """Start a task; a commit of nothing, for one, is done without asking any broker."""

@@ -15,6 +15,7 @@ from kafka.protocol.consumer import SyncGroupRequest
 from pooledkafka._forking import abandon, inherit
 from pooledkafka._locks import LockName, new_lock
 from pooledkafka._logging import get_logger
+from pooledkafka._wire.commits import Commits
 from pooledkafka._wire.coordinators import Coordinators
 from pooledkafka._wire.fetching import SharedFetching
 from pooledkafka._wire.joins import Joins
@@ -102,6 +103,7 @@ class Engine:
         self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes)
         self.coordinators = Coordinators(self.net, self.manager)
         self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"])
+        self.commits = Commits(self.net, self.manager, self._start_leased)
         self._consumers: list[GroupMember] = []
         self._leases = Leases(leased_connections_per_second, self.manager.is_connected)
         self._more_leases = Later(self.net, 0.0, lambda: self._leases.open_more(time.monotonic()))
@@ -149,6 +151,7 @@ class Engine:
             self._refresher.stop()
             self.net.ending = True
             try:
+                self.net.run(self.commits.close)
                 self.net.run(self.manager.close)
             except Exception as error:  # the I/O thread may have died; what it held is still closed below
                 _log.warning("could not close the connections in order", error=repr(error))
@@ -249,6 +252,12 @@ class Engine:
             owner_leases.discard(key)
             self._leases.release(key, time.monotonic())
             self._idle_leases.ask()
+
+    def _start_leased(self, owner_leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Future:
+        started: Future = self.net.call_soon_with_future(
+            self.send_leased, owner_leases, node_id, request, timeout_ms, lambda: False
+        )
+        return started
 
     def _close_idle_leases(self) -> float | None:
         now = time.monotonic()

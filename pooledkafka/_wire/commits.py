@@ -1,0 +1,171 @@
+"""Lets each commit wait for replicas by itself.
+
+A coordinator answers an OffsetCommit when the replicas of the offsets have it, and until then nothing else on that
+connection. As a rule that takes milliseconds. While a replica is down or slow it takes seconds: on the control lane the
+heartbeats of all members would stand behind the commits of all members, one after the other, until the coordinator took
+the members for dead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka.errors import KafkaConnectionError, RequestTimedOutError
+from kafka.future import Future
+
+from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.manager import SharedManager
+
+__all__ = ["Commits"]
+
+_PATIENCE_S = 0.05
+"""How long a commit may keep others waiting. A healthy cluster takes much less, so it sees no more connections."""
+
+_SendLeased = Callable[[set[LaneKey], int, Any, float], Future]
+
+
+@dataclass(eq=False)
+class _Commit:
+    owner: object
+    leases: set[LaneKey]  # of the owner
+    node_id: int
+    request: Any
+    give_up_at: float
+    future: Future = field(default_factory=Future)
+
+
+class _Line:
+    """The commits to one broker that go over its control lane: one is there at any time, and the others wait for it."""
+
+    def __init__(self) -> None:
+        self.under_way: Future | None = None
+        self.since = 0.0
+        self.waiting: deque[_Commit] = deque()
+
+    def is_slow(self, now: float) -> bool:
+        return self.under_way is not None and now - self.since >= _PATIENCE_S
+
+
+class Commits:
+    """Sends commits: over the control lane in turns, or where that is slow each over a leased connection.
+
+    Those of one owner are sent one after the other, each when the one before has been answered: over different
+    connections an older one could otherwise come last, and take its group back. It is no slower, since the broker
+    would not have read it earlier.
+
+    On the I/O thread only.
+    """
+
+    def __init__(self, net: Any, manager: SharedManager, send_leased: _SendLeased) -> None:
+        self._net = net
+        self._manager = manager
+        self._send_leased = send_leased
+        self._lines: defaultdict[int, _Line] = defaultdict(_Line)
+        self._behind: dict[object, deque[_Commit]] = {}  # by each owner that has a commit under way: its next ones
+        self._closed = False
+
+    def send(self, owner: object, leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Future:
+        """Send ``owner``'s next commit; a leased connection is in ``leases`` while it has it."""
+        commit = _Commit(owner, leases, node_id, request, time.monotonic() + timeout_ms / 1000)
+        behind = self._behind.get(owner)
+        if behind is not None:
+            behind.append(commit)
+        else:
+            self._behind[owner] = deque()
+            self._start(commit)
+        return commit.future
+
+    def are_slow(self, node_id: int) -> bool:
+        """Whether what is sent to the broker's control lane now would stand behind a commit that takes long."""
+        return node_id in self._lines and self._lines[node_id].is_slow(time.monotonic())
+
+    def close(self) -> None:
+        """Send no more: those that wait fail."""
+        self._closed = True
+        for behind in list(self._behind.values()):
+            while behind:
+                behind.popleft().future.failure(KafkaConnectionError("the pool was disconnected"))
+        for line in self._lines.values():
+            while line.waiting:
+                self._fail(line.waiting.popleft())
+
+    def _start(self, commit: _Commit) -> None:
+        line = self._lines[commit.node_id]
+        now = time.monotonic()
+        if self._closed:
+            self._fail(commit)
+        elif now >= commit.give_up_at:
+            self._answered(commit, Future().failure(RequestTimedOutError("the commits before it took all its time")))
+        elif line.under_way is None:
+            self._over_control(line, commit)
+        elif line.is_slow(now):
+            self._over_a_lease(commit)
+        else:
+            line.waiting.append(commit)
+
+    def _over_control(self, line: _Line, commit: _Commit) -> None:
+        now = time.monotonic()
+        sent = self._manager.send_on(
+            LaneKey(commit.node_id, Lane.CONTROL), commit.request, (commit.give_up_at - now) * 1000
+        )
+        line.under_way, line.since = sent, now
+        self._watch(commit.node_id, line, sent)
+
+        def answered(_: Any) -> None:
+            line.under_way = None
+            self._answered(commit, sent)
+            self._soon(lambda: self._next(line))
+
+        sent.add_both(answered)
+
+    def _next(self, line: _Line) -> None:
+        if line.waiting and line.under_way is None:
+            self._start(line.waiting.popleft())
+            if line.under_way is None:  # its time was over
+                self._soon(lambda: self._next(line))
+
+    def _watch(self, node_id: int, line: _Line, sent: Future) -> None:
+        def look() -> None:
+            if line.under_way is not sent:
+                return
+            if not self._manager.is_connected(LaneKey(node_id, Lane.CONTROL)):
+                # It waits for no replica, but for the broker; more connections are the last thing that helps then.
+                line.since = time.monotonic()
+                self._watch(node_id, line, sent)
+                return
+            while line.waiting:
+                self._over_a_lease(line.waiting.popleft())
+
+        timer = self._net.call_later(_PATIENCE_S, look)
+        sent.add_both(lambda _: self._net.cancel(timer))
+
+    def _over_a_lease(self, commit: _Commit) -> None:
+        timeout_ms = max(1.0, (commit.give_up_at - time.monotonic()) * 1000)
+        sent = self._send_leased(commit.leases, commit.node_id, commit.request, timeout_ms)
+        sent.add_both(lambda _: self._answered(commit, sent))
+
+    def _fail(self, commit: _Commit) -> None:
+        self._answered(commit, Future().failure(KafkaConnectionError("the pool was disconnected")))
+
+    def _answered(self, commit: _Commit, sent: Future) -> None:
+        behind = self._behind[commit.owner]
+        if behind:
+            following = behind.popleft()
+            self._soon(lambda: self._start(following))
+        else:
+            del self._behind[commit.owner]
+        if sent.exception is not None:
+            commit.future.failure(sent.exception)
+        else:
+            commit.future.success(sent.value)
+
+    def _soon(self, action: Callable[[], None]) -> None:
+        # Not at once: commits that fail without being sent would go through all that wait in one call.
+        if self._closed:
+            action()
+        else:
+            self._net.call_soon(action)

@@ -1,0 +1,118 @@
+"""A commit waits for replicas, and nobody waits for another's commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from pooledkafka import ConnectionPool, Consumer
+from pooledkafka._wire import commits
+from pooledkafka.testing import Delay, EmbeddedKafka, Fault, Hold
+from tests.pooled.reading import Reader
+from tests.pooled.waiting import until
+from tests.pooled.watching import POOL
+from tests.pooled.writing import Writer
+
+LIVELY: dict[str, Any] = {"session_timeout_ms": 30_000, "heartbeat_interval_ms": 50, "enable_auto_commit": False}
+ORDERS = TopicPartition("orders", 0)
+
+
+@pytest.fixture(autouse=True)
+def _topic(cluster: EmbeddedKafka) -> None:
+    cluster.create_topic("orders", assignment=[[2]])
+    for group in ("slow", "quick"):
+        cluster.move_coordinator(group, 1)
+
+
+def of_group(cluster: EmbeddedKafka, api: str, group: str, action: Any) -> Fault:
+    """Do something with one group's requests; those of others are only seen."""
+    return cluster.intercept(api, lambda request: action if request.group_id == group else Delay(0.0), client_id=POOL)
+
+
+def offsets(commits: Fault, group: str) -> list[int]:
+    """What a group has committed, in the order in which the broker heard of it."""
+    mine = [request for request in commits.requests if request.group_id == group]
+    return [request.topics[0].partitions[0].committed_offset for request in mine]
+
+
+def assigned(consumer: Callable[..., Consumer], group: str) -> Consumer:
+    made = consumer("orders", group_id=group, **LIVELY)
+    until(lambda: made.poll(timeout_ms=50) or made.assignment())
+    return made
+
+
+def at(offset: int) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {ORDERS: OffsetAndMetadata(offset, "", -1)}
+
+
+def test_others_commit_beside_one_that_waits_for_replicas(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer], writer: Writer
+) -> None:
+    writer.write("orders", 10)
+    slow, quick = assigned(consumer, "slow"), assigned(consumer, "quick")
+    with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
+        waiting = slow.commit_async(at(5))
+        hold.wait_for(1)
+        quick.commit(at(7), timeout_ms=10_000)
+        quick.commit(at(8), timeout_ms=10_000)
+        assert not waiting.is_done
+        hold.release()
+    until(lambda: waiting.is_done)
+    assert waiting.succeeded()
+    assert (slow.committed(ORDERS), quick.committed(ORDERS)) == (5, 8)
+
+
+def test_heartbeats_go_on_beside_a_commit_that_waits(
+    cluster: EmbeddedKafka,
+    consumer: Callable[..., Consumer],
+    reader: Callable[..., Reader],
+    writer: Writer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = writer.write("orders", 10)
+    slow = assigned(consumer, "slow")
+    quick = reader("orders", group_id="quick", **LIVELY)
+    quick.gets(written)
+    monkeypatch.setattr(commits, "_PATIENCE_S", 0.0)  # so that no heartbeat comes before the commit counts as slow
+    with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
+        waiting = slow.commit_async(at(5))
+        hold.wait_for(1)
+        beats = cluster.intercept(
+            "Heartbeat", lambda request: Delay(0.0) if request.group_id == "quick" else None, client_id=POOL
+        )
+        beats.wait_for(3)
+        hold.release()
+    until(lambda: waiting.is_done)
+
+
+def test_the_commits_of_one_consumer_stay_in_order(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer], writer: Writer, pool: ConnectionPool
+) -> None:
+    writer.write("orders", 10)
+    slow, quick = assigned(consumer, "slow"), assigned(consumer, "quick")
+    with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
+        held = slow.commit_async(at(1))
+        hold.wait_for(1)
+        quickly = [quick.commit_async(at(offset)) for offset in range(1, 9)]
+        until(lambda: all(each.is_done for each in quickly))
+        assert offsets(hold, "quick") == list(range(1, 9))
+        later = [slow.commit_async(at(offset)) for offset in (2, 3)]
+        assert offsets(hold, "slow") == [1], "the next one waits for the answer to this one"
+        hold.release()
+    until(lambda: all(each.is_done for each in (held, *later)))
+    assert (slow.committed(ORDERS), quick.committed(ORDERS)) == (3, 8)
+
+
+def test_what_waits_fails_when_the_pool_is_disconnected(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer], pool: ConnectionPool, writer: Writer
+) -> None:
+    writer.write("orders", 10)
+    slow = assigned(consumer, "slow")
+    with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
+        waiting = [slow.commit_async(at(offset)) for offset in range(1, 5)]
+        hold.wait_for(1)
+        pool.disconnect(timeout_ms=1_000)
+    assert all(each.is_done and each.exception is not None for each in waiting)
