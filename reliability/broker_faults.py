@@ -31,6 +31,7 @@ from pooledkafka.testing import Cluster, EmbeddedKafka, KafkaCluster
 from reliability.fault_clients import LIBRARIES, PARTITIONS, Case
 from reliability.fault_schedule import Kind, Pace, faults
 from reliability.fault_stage import HEALTHY_WITHIN_S, Incident, Stage
+from reliability.kept_commits import read_commits
 from reliability.ledger import Findings, check, read_log
 from reliability.recovery import Recovery, recoveries
 
@@ -177,8 +178,10 @@ def run(cluster: Cluster, plan: Plan, directory: Path) -> tuple[list[Incident], 
         figures = {library: process.figures() for library, process in clients.items()}
         cluster.wait_until_healthy(HEALTHY_WITHIN_S)
         outcomes = []
+        options = cluster.client_options()
+        kept = read_commits(options) if isinstance(cluster, KafkaCluster) else None
         for library, topic in topics.items():
-            findings = check(directory / library, read_log(cluster.client_options(), topic))
+            findings = check(clients[library].case, read_log(options, topic), kept)
             own_figures = figures[library]
             until = own_figures["stopped_at"] if own_figures else incidents[-1].calm_until + plan.last_calm_s
             outcomes.append(

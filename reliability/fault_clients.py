@@ -28,7 +28,7 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 
 from reliability.notes import Notes
 
-__all__ = ["GROUPS", "LIBRARIES", "PARTITIONS", "PRODUCERS", "Case", "partitions_of"]
+__all__ = ["GROUPS", "LIBRARIES", "PARTITIONS", "PRODUCERS", "Case", "group_id", "partitions_of"]
 
 PARTITIONS = 12
 PRODUCERS = 10

@@ -52,6 +52,7 @@ def records_table(outcomes: list[Outcome]) -> Table:
     for what in outcomes[0].findings.broken:
         rows[what] = [len(outcome.findings.broken[what]) for outcome in outcomes]
     rows["read again, as Kafka allows"] = [outcome.findings.redelivered for outcome in outcomes]
+    rows["commits that the brokers acknowledged and lost"] = [outcome.findings.commits_gone for outcome in outcomes]
     rows["sends that failed"] = [outcome.findings.failed.total() for outcome in outcomes]
     rows["of these, written all the same"] = [outcome.findings.failed_but_written for outcome in outcomes]
     rows["other errors that users saw"] = [outcome.findings.errors.total() for outcome in outcomes]
@@ -102,6 +103,7 @@ def as_json(plan: Plan, incidents: list[Incident], outcomes: list[Outcome]) -> d
                 "acknowledged": outcome.findings.acknowledged,
                 "read": outcome.findings.read,
                 "redelivered": outcome.findings.redelivered,
+                "commits_gone": outcome.findings.commits_gone,
                 "failed": dict(outcome.findings.failed),
                 "failed_but_written": outcome.findings.failed_but_written,
                 "errors": dict(outcome.findings.errors),

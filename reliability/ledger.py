@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer
-from kafka.structs import TopicPartition
-
+from reliability.fault_clients import PARTITIONS, Case, group_id
+from reliability.kept_commits import KeptCommits
 from reliability.notes import read_notes
+from reliability.topic_log import records_of
 
 __all__ = ["Findings", "Log", "Series", "check", "read_log"]
 
@@ -35,6 +34,7 @@ class Findings:
     failed: Counter[str] = field(default_factory=Counter)  # sends, by their error
     failed_but_written: int = 0
     errors: Counter[str] = field(default_factory=Counter)  # all else that users saw, by call and error
+    commits_gone: int = 0  # acknowledged, and not in the brokers' log
     redelivered: int = 0  # where Kafka allows it: after a rebalance, from the last committed offset on
 
     lost: list[str] = field(default_factory=list)
@@ -62,26 +62,17 @@ class Findings:
 
 
 def read_log(options: Mapping[str, Any], topic: str) -> Log:
-    """All that the topic holds, read by a plain consumer of kafka-python's."""
-    with KafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="earliest") as consumer:
-        partitions = [TopicPartition(topic, index) for index in consumer.partitions_for_topic(topic)]
-        consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
-        log: Log = {partition.partition: {} for partition in partitions}
-        deadline = time.monotonic() + 120
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the log of {topic} could not be read to its end within 120 s")
-            for partition, records in consumer.poll(timeout_ms=500, max_records=5_000).items():
-                entries = log[partition.partition]
-                for record in records:
-                    producer, number = record.value.split()
-                    entries[record.offset] = (int(producer), int(number))
-        return log
+    """All that the topic holds."""
+    log: Log = {partition: {} for partition in range(PARTITIONS)}
+    for record in records_of(options, topic):
+        producer, number = record.value.split()
+        log[record.partition][record.offset] = (int(producer), int(number))
+    return log
 
 
-def check(directory: Path, log: Log) -> Findings:
-    """Compare the notes of all clients in the directory with the log, and with each other."""
+def check(case: Case, log: Log, kept: KeptCommits | None) -> Findings:
+    """Compare the notes of a library's clients with the log, and with each other; ``kept`` None: it is not known."""
+    directory = Path(case.directory)
     findings = Findings()
     check_log(log, findings)
     for path in sorted(directory.glob("producer-*")):
@@ -90,7 +81,7 @@ def check(directory: Path, log: Log) -> Findings:
     for path in sorted(directory.glob("consumer-*")):
         groups[path.name.split("-")[1]].append(path)
     for group, paths in groups.items():
-        check_group(group, paths, log, findings)
+        check_group(group, paths, case, log, kept, findings)
     for times in findings.reads.values():
         times.sort()
     return findings
@@ -135,13 +126,21 @@ def check_producer(path: Path, log: Log, findings: Findings) -> None:
             findings.lost.append(f"record {number} of producer {producer}, offset {offset} of partition {partition}")
 
 
-def check_group(group: str, paths: list[Path], log: Log, findings: Findings) -> None:
+def check_group(
+    group: str, paths: list[Path], case: Case, log: Log, kept: KeptCommits | None, findings: Findings
+) -> None:
     """Every record of the log was read by some member, and by each in order from where the group had committed."""
     read: dict[int, set[int]] = {partition: set() for partition in log}
     committed: dict[int, list[tuple[float, int]]] = {partition: [] for partition in log}
     starts: list[tuple[float, int, int, str]] = []
     for path in paths:
         check_consumer(path, group, log, findings, read, committed, starts)
+    if kept is not None:
+        name = group_id(case.library, group)
+        for partition, commits in committed.items():
+            there = [commit for commit in commits if (name, case.topic, partition, commit[1]) in kept]
+            findings.commits_gone += len(commits) - len(there)
+            committed[partition] = there
     for at, partition, offset, member in starts:
         before = max((end for when, end in committed[partition] if when < at), default=0)
         if offset < before:
