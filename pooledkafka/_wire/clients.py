@@ -247,6 +247,8 @@ class WiredProducer:
             transactions._enqueue_request = self._enqueue_watched
             self._classify: Callable[..., Any] = transactions.classify_batch_error
             transactions.classify_batch_error = self._classify_failure
+            self._reset_producer_id: Callable[[], None] = transactions.reset_producer_id
+            transactions.reset_producer_id = self._begin_with_another_id
         self._topics: set[str] = set()  # that the cluster's view knows of; added to by any thread
 
     def want(self, topic: str) -> None:
@@ -272,6 +274,19 @@ class WiredProducer:
         ):
             return transactions.ERROR_CLASS_ABORTABLE
         return outcome
+
+    def _begin_with_another_id(self) -> None:
+        """Give up the producer id, and have the Sender ask for another one.
+
+        That is due when a record that may have been written is given up, since nobody knows then what its broker takes
+        for the next number. kafka-python gives the id up, but asks for one only in the state in which a producer
+        begins: it would never send again, and with it no handle that shares it.
+        """
+        transactions = self.kafka._transaction_manager
+        with transactions._lock:
+            self._reset_producer_id()
+            if transactions._current_state == TransactionState.READY:
+                transactions._current_state = TransactionState.UNINITIALIZED
 
     def _enqueue_watched(self, handler: Any) -> None:
         if self._ended:

@@ -1079,3 +1079,14 @@ def test_a_refresh_sends_the_request_that_it_has_built_to_one_broker() -> None:
         "response = await self._manager.send(request, node_id)",
         where="SharedManager._ask_around",
     )
+
+
+def test_a_producer_that_has_given_up_its_id_asks_for_one_only_where_it_begins() -> None:
+    manager = TransactionManager()
+    manager._transition_to(TransactionState.INITIALIZING)
+    manager._transition_to(TransactionState.READY)
+    manager.reset_producer_id()
+    assert manager._current_state == TransactionState.READY, "see WiredProducer._begin_with_another_id"
+    manager.init_producer_id()
+    assert manager.next_request_handler(False) is None, "WiredProducer._begin_with_another_id is not needed any more"
+    says(Sender, "self._transaction_manager.reset_producer_id()", where="WiredProducer._begin_with_another_id")
