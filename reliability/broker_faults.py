@@ -81,6 +81,8 @@ class Outcome:
             return [*broken, f"the clients did not end in order: {self.last_words}"]
         if self.figures["unended_clients"]:
             broken.append(f"{self.figures['unended_clients']} clients could not be ended")
+        if "error_at_the_end" in self.figures:
+            broken.append(f"the pool could not be disconnected in order: {self.figures['error_at_the_end']}")
         if not self.figures["caught_up"]:
             broken.append("the groups did not catch up")
         if self.figures["sockets_left"] or self.figures["threads_left"]:

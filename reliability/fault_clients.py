@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -37,6 +37,7 @@ _PARTITIONS_OF_A_PRODUCER = 3
 _POLL_MS = 500.0
 _READY_WITHIN_S = 45.0
 _FLUSH_WITHIN_S = 150.0
+_CLOSE_WITHIN_S = 60.0
 _CAUGHT_UP_WITHIN_S = 90.0
 _GONE_WITHIN_S = 10.0
 
@@ -344,6 +345,12 @@ def wait_to_be_told() -> threading.Event:
     return told
 
 
+def unended_of(clients: Sequence[Producing | Consuming], timeout_s: float) -> int:
+    """How many of those that were told to stop have not, within a time for all of them."""
+    deadline = time.monotonic() + timeout_s
+    return sum(not client.join(max(0.0, deadline - time.monotonic())) for client in clients)
+
+
 def live(case: Case) -> dict[str, Any]:
     """Let all clients live until told to stop, and count what they leave behind."""
     told = wait_to_be_told()
@@ -363,12 +370,15 @@ def live(case: Case) -> dict[str, Any]:
     figures: dict[str, Any] = {"stopped_at": time.monotonic()}
     for producer in producers:
         producer.tell_to_stop()
-    unended = sum(not producer.join(2 * _FLUSH_WITHIN_S) for producer in producers)
+    unended = unended_of(producers, _FLUSH_WITHIN_S + _CLOSE_WITHIN_S)
     figures["caught_up"] = within(_CAUGHT_UP_WITHIN_S, progress.is_caught_up)
     for consumer in consumers:
         consumer.tell_to_stop()
-    figures["unended_clients"] = unended + sum(not consumer.join(60) for consumer in consumers)
-    library.close()
+    figures["unended_clients"] = unended + unended_of(consumers, _CLOSE_WITHIN_S)
+    try:
+        library.close()
+    except Exception as error:
+        figures["error_at_the_end"] = repr(error)
     within(_GONE_WITHIN_S, lambda: open_sockets() <= sockets_before and threads() < threads_before)
     figures["sockets_left"] = open_sockets() - sockets_before
     figures["threads_left"] = threads() - (threads_before - 1)  # the one that waited to be told has ended

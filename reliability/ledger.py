@@ -74,9 +74,10 @@ def check(case: Case, log: Log, kept: KeptCommits | None) -> Findings:
     """Compare the notes of a library's clients with the log, and with each other; ``kept`` None: it is not known."""
     directory = Path(case.directory)
     findings = Findings()
-    check_log(log, findings)
+    failed: set[tuple[int, Entry]] = set()  # by partition
     for path in sorted(directory.glob("producer-*")):
-        check_producer(path, log, findings)
+        check_producer(path, log, findings, failed)
+    check_log(log, failed, findings)
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(directory.glob("consumer-*")):
         groups[path.name.split("-")[1]].append(path)
@@ -87,8 +88,11 @@ def check(case: Case, log: Log, kept: KeptCommits | None) -> Findings:
     return findings
 
 
-def check_log(log: Log, findings: Findings) -> None:
-    """Each record once, and those of one producer in the order of their numbers."""
+def check_log(log: Log, failed: set[tuple[int, Entry]], findings: Findings) -> None:
+    """Each record once, and those of one producer in the order of their numbers.
+
+    One whose send has failed may be there all the same, and then it may come late.
+    """
     for partition, entries in log.items():
         last: dict[int, int] = {}
         seen: set[Entry] = set()
@@ -96,13 +100,15 @@ def check_log(log: Log, findings: Findings) -> None:
             what = f"record {number} of producer {producer} at offset {offset} of partition {partition}"
             if (producer, number) in seen:
                 findings.written_twice.append(what)
-            elif number < last.get(producer, -1):
-                findings.out_of_order.append(f"{what}, after {last[producer]}")
             seen.add((producer, number))
+            if (partition, (producer, number)) in failed:
+                continue
+            if number < last.get(producer, -1):
+                findings.out_of_order.append(f"{what}, after {last[producer]}")
             last[producer] = max(number, last.get(producer, -1))
 
 
-def check_producer(path: Path, log: Log, findings: Findings) -> None:
+def check_producer(path: Path, log: Log, findings: Findings, failed: set[tuple[int, Entry]]) -> None:
     """What it was told is acknowledged is in the log, and where it was told so."""
     producer = int(path.name.split("-")[1])
     written = {
@@ -116,6 +122,7 @@ def check_producer(path: Path, log: Log, findings: Findings) -> None:
         if what == "failed":
             findings.failed[shortened(fields[3])] += 1
             findings.failed_but_written += (partition, number) in written
+            failed.add((partition, (producer, number)))
             continue
         offset = int(fields[3])
         findings.acknowledged += 1
