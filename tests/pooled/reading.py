@@ -58,6 +58,12 @@ class Reader:
                 self._changed.notify_all()
 
     @property
+    def error(self) -> BaseException | None:
+        """What the consumer raised, if it did; it polls no more then."""
+        with self._changed:
+            return self._error
+
+    @property
     def records(self) -> list[Any]:
         """What it got so far, in the order of its coming."""
         with self._changed:
