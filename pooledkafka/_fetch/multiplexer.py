@@ -97,7 +97,8 @@ class Multiplexer:
             if asked.get(partition) != position:
                 self._place(reader, partition, position)
         reader.lost = False
-        heapq.heappush(self._deadlines, (fetch.deadline, next(self._order), weakref.ref(fetch)))
+        for due in {fetch.deadline, now + self._limits.breath_s}:
+            heapq.heappush(self._deadlines, (due, next(self._order), weakref.ref(fetch)))
         self._touched[fetch] = None
 
     def release(self, reader: int) -> LogicalFetch | None:
@@ -386,9 +387,13 @@ class Multiplexer:
     def _waits_on(self, reader: Reader, fetch: LogicalFetch) -> bool:
         """Whether a fetch that is due, with nothing to tell, is patient and still waits where something will come.
 
-        Not while the broker cannot be reached: its reader may find that the leader is another one.
+        Not for long while the broker cannot be reached: its reader may find that the leader is another one. But it
+        would come back at once, with a deadline that has passed already if it has ``max_wait_ms`` 0.
         """
-        return fetch.patient and not reader.lost and all(self._retry_at.get(line, 0.0) <= self._now for line in Line)
+        if not fetch.patient or reader.lost:
+            return False
+        reachable = all(self._retry_at.get(line, 0.0) <= self._now for line in Line)
+        return reachable or self._now < reader.asked_at + self._limits.breath_s
 
     def _stop_waiting(self, reader: Reader) -> None:
         # Streams that nobody waits for any more are noticed where they are to be fetched.

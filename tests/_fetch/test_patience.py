@@ -150,6 +150,7 @@ def test_while_the_broker_is_backed_off_deadlines_hold(bench: PatientBench) -> N
     bench.step(0.02)
     assert bench.answers == {1: {}}
     bench.fetch(1, wait=0.0, a=0)
+    bench.step(0.02)
     assert bench.answers == {1: {}}
 
 
@@ -169,11 +170,29 @@ def test_when_the_broker_is_tried_again_it_waits_again(bench: PatientBench) -> N
 def test_each_failure_is_told_once(bench: PatientBench) -> None:
     bench.idle(1, a=0)
     for pause in (0.06, 0.11, 0.21):
+        bench.step(0.02)  # it has waited for a moment, though it would not
         bench.lose(Line.PARKED)
         assert bench.answers.pop(1) == {}
         bench.step(pause)
         bench.fetch(1, wait=0.0, a=0)
         assert bench.answers == {}, "the broker is being tried"
+
+
+def test_one_without_a_wait_is_not_told_over_and_over_that_the_broker_cannot_be_reached(bench: PatientBench) -> None:
+    bench.idle(1, a=0)
+    for pause in (0.06, 0.11, 0.21):
+        bench.lose(Line.PARKED)
+        bench.step(pause)
+    bench.lose(Line.PARKED)  # it is tried again 0.4 s later
+    bench.answers.clear()
+    answers = 0
+    bench.fetch(1, wait=0.0, a=0)
+    for _ in range(350):
+        bench.step(0.001)
+        if bench.answers.pop(1, None) is not None:
+            answers += 1
+            bench.fetch(1, wait=0.0, a=0)
+    assert 1 < answers <= 0.35 / 0.02
 
 
 def left_behind(wait: float = 0.5) -> PatientBench:
