@@ -101,7 +101,7 @@ class Limits:
     retry_max_s: float = 1.0
     """Backoff of a partition in error, and of a connection that failed."""
     breath_s: float = 0.02
-    """Before this, a reader that does not wait is not told that there is nothing, since the broker cannot be reached."""
+    """Before this, a reader that does not wait is not told that there is nothing since the broker cannot be reached."""
     catch_up_partitions: int = 500
     parked_additions: int = 1_000
     """Partitions that a request names at most, so that nobody waits long while it is built, sent and served."""

@@ -189,6 +189,7 @@ class WiredConsumer:
     def close(self, *, autocommit: bool, timeout_ms: float) -> None:
         """Commit where asked, leave the group and detach, within ``timeout_ms``; not while another thread polls."""
         try:
+            self._facade.close_soon()  # type: ignore[union-attr]
             self.kafka.close(autocommit=autocommit, timeout_ms=timeout_ms)
         except PoolClosedError:
             if not self.ended:

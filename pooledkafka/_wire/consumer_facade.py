@@ -8,7 +8,14 @@ from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import KafkaError, KafkaTimeoutError, NoError, RebalanceInProgressError, TopicAuthorizationFailedError
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    NoError,
+    RebalanceInProgressError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.future import Future
 from kafka.protocol.consumer import HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest
 from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
@@ -100,6 +107,10 @@ class ConsumerFacade:
     def bootstrap_connected(self) -> bool:
         return False  # the pool closes its bootstrap connection as soon as the cluster is known
 
+    def close_soon(self) -> None:
+        """Say that what the consumer commits from now on is its last."""
+        self._manager.closing = True
+
     def close(self) -> None:
         """Detach this consumer, once; what others use stays as it is."""
         if not self.cluster.closed:
@@ -147,6 +158,7 @@ class ConsumerManager(ManagerView):
         self._waits: set[Future] = set()
         self._unanswered: set[Future] = set()  # commits and heartbeats of this consumer that are in flight
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
+        self.closing = False  # set once, by the closing thread
         self.leases: set[LaneKey] = set()  # connections lent to this consumer now
         # The node and offset of each partition that a fetch waits for now; the polling thread reads it.
         self.fetching: dict[TopicPartition, tuple[int, int]] = {}
@@ -170,7 +182,10 @@ class ConsumerManager(ManagerView):
             future = self._engine.coordinators.find(request.key, timeout_ms)
         elif isinstance(request, OffsetCommitRequest):
             self._outdate(request)
-            future = self._engine.commits.send(self, self.leases, node_id, request, timeout_ms)
+            if self.closing:
+                future = self.call_soon(self._last_commit, request, node_id, timeout_ms)
+            else:
+                future = self._commit(request, node_id, timeout_ms)
         elif isinstance(request, HeartbeatRequest) and self._engine.commits.are_slow(node_id):
             future = super().call_soon(self._engine.send_leased, self.leases, node_id, request, timeout_ms, self._gone)
         else:
@@ -188,6 +203,29 @@ class ConsumerManager(ManagerView):
                 for topic in commit.topics
                 for partition in topic.partitions
             )
+
+    def _commit(self, request: Any, node_id: int, timeout_ms: float) -> Future:
+        return self._engine.commits.send(self, self.leases, node_id, request, timeout_ms)
+
+    async def _last_commit(self, request: Any, node_id: int, timeout_ms: float) -> Any:
+        """Commit before closing, without what there is no topic for any more.
+
+        kafka-python takes it for a topic that is not known yet, and commits again and again for as long as closing may
+        take.
+        """
+        response = await self._commit(request, node_id, timeout_ms)
+        unknown = [
+            (topic.name, partition)
+            for topic in response.topics
+            for partition in topic.partitions
+            if partition.error_code == UnknownTopicOrPartitionError.errno
+        ]
+        if unknown:
+            await self.cluster.request_update()
+        for topic, partition in unknown:
+            if self.cluster.partitions_for_topic(topic) is None:
+                partition.error_code = NoError.errno
+        return response
 
     def call_soon(self, coro: Any, *args: Any) -> Future:
         """Start a task; a commit of nothing, for one, is done without asking any broker."""
