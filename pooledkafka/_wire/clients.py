@@ -20,6 +20,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from pooledkafka._locks import check_free
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.admin_facade import AdminFacade
+from pooledkafka._wire.bad_records import give_up_bad_records
 from pooledkafka._wire.committed import OffsetFetches
 from pooledkafka._wire.consumer_facade import ConsumerFacade
 from pooledkafka._wire.engine import Engine
@@ -73,6 +74,7 @@ class WiredConsumer:
         self.kafka._coordinator._offset_fetch_futures = OffsetFetches(self.kafka._coordinator)
         self._facade.bind(self.kafka._coordinator)
         _spread(self.kafka._coordinator)
+        give_up_bad_records(self.kafka._fetcher)
         self.kafka._fetcher.fetch_records = self._idling.fetch_records
         self._pass: Callable[..., Any] = self.kafka._poll_once
         self.kafka._poll_once = self._checked_pass

@@ -114,7 +114,7 @@ class Machine(RuleBasedStateMachine):
             self.session = {}
         self.machine.failed(wire, self.now)
         self.step()
-        assert all(fetch.deadline > self.now for fetch in self.waiting.values()), "they may find another leader"
+        assert all(fetch.context > self.now for fetch in self.waiting.values()), "they may find another leader"
 
     @rule(partition=partitions, error=st.sampled_from([0, 0, 6]))
     def set_error(self, partition: TopicPartition, error: int) -> None:
@@ -191,7 +191,13 @@ class Machine(RuleBasedStateMachine):
     def submit(self, reader: int, chosen: Iterable[TopicPartition], wait: float, min_bytes: int, patient: bool) -> None:
         wanted = {p: Position(self.positions[reader][p], partition_max_bytes=MAX_BYTES) for p in chosen}
         self.waiting[reader] = fetch = LogicalFetch(
-            reader, wanted, self.now + wait, min_bytes=min_bytes, max_bytes=1_000, patient=patient
+            reader,
+            wanted,
+            self.now + wait,
+            min_bytes=min_bytes,
+            max_bytes=1_000,
+            patient=patient,
+            context=self.now + max(wait, LIMITS.breath_s),
         )
         self.machine.submit(fetch, self.now)
 
