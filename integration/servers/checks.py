@@ -37,11 +37,12 @@ def settled_connections(server: Server) -> int:
     """The most connections that any process holds to a broker, when that is no more than the pool promises."""
 
     # One more is lent to a consumer that has just joined its group, and closed after five idle seconds.
-    def most() -> int:
-        return max(server.connections().values())
+    def few() -> int:
+        most = max(server.connections().values())
+        return most if most <= 4 else 0
 
-    eventually(lambda: most() <= 4, 30, "every process keeps to four connections to a broker")
-    return most()
+    found: int = eventually(few, 30, "every process keeps to four connections to a broker")
+    return found
 
 
 def check_log(bootstrap_servers: str, topic: str, server: Server, loads: list[Load]) -> dict[str, Any]:

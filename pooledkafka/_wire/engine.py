@@ -159,11 +159,9 @@ class Engine:
 
     def _in_child(self) -> None:
         # Closes this forked process's copies of the connections, of which the parent and the brokers notice nothing.
-        # Without the transports, which would say farewell. One that the parent was just closing has no socket any more.
+        # Without the transports, which would say farewell.
         abandon(self)
-        transports = [connection.transport for _, connection in self.manager.connections()]
-        sockets = [transport._sock for transport in transports if transport is not None]
-        self.net.in_child(sock for sock in sockets if sock is not None)
+        self.net.in_child()
 
     async def _bootstrap(self, timeout_ms: float) -> None:
         decided = Future()

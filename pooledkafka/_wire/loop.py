@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,9 +33,12 @@ class Loop(NetworkSelector):  # type: ignore[misc]
     """
 
     def __init__(self, **config: Any) -> None:
-        super().__init__(**config)
         self._made_by = os.getpid()
         self.ending = False  # set once, before the connections are closed: what fails then fails by that
+        # All that was ever waited for and is not gone: a socket that is just handed from one wait to the next, or is
+        # being closed, is in no selector, but is inherited. Changed on the I/O thread; walked in a forked process.
+        self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
+        super().__init__(**config)
 
     def run(self, coro: Any, *args: Any) -> Any:
         self.check_process()
@@ -79,6 +83,10 @@ class Loop(NetworkSelector):  # type: ignore[misc]
                 raise PoolDisconnectedError(_NOT_DONE) from error
             raise
 
+    def register_event(self, fileobj: Any, event: int, task: Any) -> None:
+        self._sockets.add(fileobj)
+        super().register_event(fileobj, event, task)
+
     def check_process(self) -> None:
         """Raise ForkedClientError in any other process than the one that made this."""
         if os.getpid() != self._made_by:
@@ -86,14 +94,12 @@ class Loop(NetworkSelector):  # type: ignore[misc]
                 "this life of the connection pool", self._made_by, "take what you need from the pool here, anew"
             )
 
-    def in_child(self, others: Iterable[Any]) -> None:
-        """Close a forked process's copies of the sockets, these and ``others``; nobody notices anything of it.
+    def in_child(self) -> None:
+        """Close a forked process's copies of the sockets; nobody notices anything of it.
 
         Without the selector, which is the parent's too: taking a socket out of it would take it out there.
         """
         self._closed = True
-        registered = self._selector.get_map() or {}  # None once it is closed
-        inherited = {key.fileobj for key in registered.values()}
-        for each in {*inherited, *others, self._wakeup_r, self._wakeup_w}:
+        for each in (*self._sockets, self._wakeup_r, self._wakeup_w):
             each.close()
         self._selector.close()
