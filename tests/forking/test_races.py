@@ -34,11 +34,11 @@ class Paused:
     def run(self, work):
         self.thread = threading.Thread(target=work)
         self.thread.start()
-        assert self.there.wait(10)
+        assert self.there.wait(30)
 
     def end(self):
         self.go_on.set()
-        self.thread.join(20)
+        self.thread.join(40)
         assert not self.thread.is_alive()
 
 def use_all(value):
@@ -46,7 +46,7 @@ def use_all(value):
     assert connections_of(os.getpid()) == []
     pool.connect()
     with kafka.producer(connection_pool=pool) as producer:
-        producer.send(topic, value).get(timeout=10)
+        producer.send(topic, value).get(timeout=30)
     with kafka.consumer(topic, group_id="own", connection_pool=pool, auto_offset_reset="earliest") as consumer:
         while not consumer.assignment():
             consumer.poll(timeout_ms=100)
@@ -70,7 +70,7 @@ def test_while_a_client_is_being_made(make: str) -> None:
         pid = child(lambda: use_all(b"child"))
         paused.end()
     ended(pid)
-    kafka.producer(connection_pool=pool).send(topic, b"parent").get(timeout=10)
+    kafka.producer(connection_pool=pool).send(topic, b"parent").get(timeout=30)
     """)
 
 
@@ -94,9 +94,9 @@ def test_while_the_pool_connects(request_name: str) -> None:
     pid = child(lambda: use_all(b"child"))
     ended(pid)
     hold.release()
-    thread.join(20)
+    thread.join(40)
     assert not thread.is_alive() and "[connected" in repr(pool)
-    kafka.producer(connection_pool=pool).send(topic, b"parent").get(timeout=10)
+    kafka.producer(connection_pool=pool).send(topic, b"parent").get(timeout=30)
     assert values(kafka, topic, 2) == ["child", "parent"]
     """)
 
@@ -105,7 +105,7 @@ def test_while_the_pool_disconnects() -> None:
     run_staged("""
     from pooledkafka import PoolClosedError
     from pooledkafka._wire.engine import Engine
-    kafka.producer(connection_pool=pool).send(topic, b"parent").get(timeout=10)
+    kafka.producer(connection_pool=pool).send(topic, b"parent").get(timeout=30)
     with Paused(Engine, "stop") as paused:
         paused.run(pool.disconnect)
 
@@ -127,7 +127,7 @@ def test_while_a_connection_is_being_closed() -> None:
     run_staged("""
     import socket
     producer = kafka.producer(connection_pool=pool)
-    producer.send(topic, b"parent").get(timeout=10)
+    producer.send(topic, b"parent").get(timeout=30)
     with Paused(socket.socket, "shutdown") as paused:
         paused.run(pool.disconnect)
 
@@ -149,7 +149,7 @@ def test_while_a_connection_is_being_opened() -> None:
         paused.run(pool.connect)
         ended(child(lambda: use_all(b"child")))
         paused.end()
-    kafka.producer(connection_pool=pool).send(topic, b"parent").get(timeout=10)
+    kafka.producer(connection_pool=pool).send(topic, b"parent").get(timeout=30)
     """)
 
 
@@ -159,12 +159,12 @@ def test_while_a_kafka_producer_is_being_made() -> None:
     pool.connect()
     producer = kafka.producer(connection_pool=pool)
     with Paused(Sender, "start") as paused:
-        paused.run(lambda: producer.send(topic, b"parent").get(timeout=10))
+        paused.run(lambda: producer.send(topic, b"parent").get(timeout=30))
         ended(child(lambda: use_all(b"child")))
         pid = os.fork()
         if not pid:
             sys.exit(0)  # nothing is flushed or waited for
-        ended(pid, within_s=10)
+        ended(pid, within_s=30)
         paused.end()
     assert values(kafka, topic, 2) == ["child", "parent"]
     """)
@@ -174,7 +174,7 @@ def test_while_a_kafka_producer_is_being_made() -> None:
 def test_while_every_lock_is_held(fork: str) -> None:
     run_staged(f"""
     producer = kafka.producer(connection_pool=pool)
-    producer.send(topic, b"parent").get(timeout=10)
+    producer.send(topic, b"parent").get(timeout=30)
     consumer = kafka.consumer(topic, connection_pool=pool)
     consumer.poll(timeout_ms=100)
     admin = kafka.admin(connection_pool=pool)
@@ -199,14 +199,14 @@ def test_while_every_lock_is_held(fork: str) -> None:
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait(10)
+    held.wait(30)
 
     def work():
         repr(pool)
         pool.add_listener(print)
         pool.remove_listener(print)
-        producer.send(topic, b"child").get(timeout=10)
-        producer.flush(timeout=10)
+        producer.send(topic, b"child").get(timeout=30)
+        producer.flush(timeout=30)
         producer.close()
         admin.list_topics()
         admin.close()
@@ -218,7 +218,7 @@ def test_while_every_lock_is_held(fork: str) -> None:
 
     pid = child(work, {fork})
     let_go.set()
-    thread.join(20)
+    thread.join(40)
     ended(pid)
     assert values(kafka, topic, 2) == ["child", "parent"]
     consumer.close()
@@ -242,7 +242,7 @@ def test_while_an_admin_request_is_in_flight() -> None:
     hold.wait_for(1)
     ended(child(lambda: use_all(b"child")))
     hold.release()
-    thread.join(20)
+    thread.join(40)
     assert errors == [] and "new" in admin.list_topics()
     """)
 
@@ -250,16 +250,16 @@ def test_while_an_admin_request_is_in_flight() -> None:
 def test_several_threads_are_first_in_a_process_that_nobody_told() -> None:
     run_staged("""
     producer = kafka.producer(connection_pool=pool)
-    producer.send(topic, b"parent").get(timeout=10)
+    producer.send(topic, b"parent").get(timeout=30)
 
     def work():
         start, errors = threading.Barrier(8), []
 
         def use():
             try:
-                start.wait(10)
-                producer.send(topic, b"child").get(timeout=10)
-                kafka.producer(connection_pool=pool).send(topic, b"child").get(timeout=10)
+                start.wait(30)
+                producer.send(topic, b"child").get(timeout=30)
+                kafka.producer(connection_pool=pool).send(topic, b"child").get(timeout=30)
             except BaseException as error:
                 errors.append(error)
 
@@ -267,13 +267,13 @@ def test_several_threads_are_first_in_a_process_that_nobody_told() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(40)
         assert errors == []
         assert max(sum(lanes.values()) for lanes in pool.stats().connections.values()) <= 4
         pool.disconnect()
         assert connections_of(os.getpid()) == []
 
     ended(child(work, fork_unnoticed))
-    producer.send(topic, b"parent").get(timeout=10)
+    producer.send(topic, b"parent").get(timeout=30)
     assert values(kafka, topic, 18) == ["child"] * 16 + ["parent"] * 2
     """)

@@ -8,21 +8,21 @@ from tests.forking.scripts import run
 def test_parent_and_child_send_over_pools_of_their_own() -> None:
     run("""
     producer = kafka.producer(connection_pool=pool)
-    producer.send(topic, b"before").get(timeout=10)
+    producer.send(topic, b"before").get(timeout=30)
     opened = len(cluster.connections)
 
     def work():
         assert pool.stats().connections_open == 0
-        producer.send(topic, b"of the child").get(timeout=10)
+        producer.send(topic, b"of the child").get(timeout=30)
         assert pool.stats().connections_open > 0
         pool.disconnect()
 
     pid = child(work)
-    producer.send(topic, b"of the parent").get(timeout=10)
+    producer.send(topic, b"of the parent").get(timeout=30)
     ended(pid)
     before = cluster.connections[:opened]
     assert all(connection.closed_at is None for connection in before if "Produce" in str(connection.exchanges))
-    producer.send(topic, b"after").get(timeout=10)
+    producer.send(topic, b"after").get(timeout=30)
     assert values(kafka, topic, 4) == ["after", "before", "of the child", "of the parent"]
     """)
 
@@ -39,7 +39,7 @@ def test_a_record_that_waits_in_the_parent_is_sent_once() -> None:
         gc.collect()
 
     ended(child(work))
-    producer.flush(timeout=10)
+    producer.flush(timeout=30)
     assert future.succeeded()
     assert values(kafka, topic, 1) == ["waits"]
     """)
@@ -55,7 +55,7 @@ def test_an_ordinary_end_of_the_child_sends_and_waits_for_nothing() -> None:
     pid = os.fork()
     if not pid:
         sys.exit(0)  # runs what is registered for the end of the process
-    ended(pid, within_s=10)
+    ended(pid, within_s=30)
     consumer.close()
     producer.close()
     assert values(kafka, topic, 1) == ["waits"]
@@ -87,7 +87,7 @@ def test_a_consumer_is_its_makers_alone() -> None:
     leaving = cluster.intercept("LeaveGroup")
     ended(child(work))
     assert len(leaving.requests) == 1, "only the child's own consumer has left its group"
-    producer.send(topic, b"one").get(timeout=10)
+    producer.send(topic, b"one").get(timeout=30)
     found = []
     while not found:
         found = [r.value for rs in consumer.poll(timeout_ms=5_000).values() for r in rs]
@@ -129,7 +129,7 @@ def test_a_fork_while_other_threads_use_everything() -> None:
         try:
             producer = kafka.producer(connection_pool=pool)
             while not stop.is_set():
-                producer.send(topic, b"parent").get(timeout=10)
+                producer.send(topic, b"parent").get(timeout=30)
                 sent[number] += 1
                 pool.stats(), repr(pool)
                 kafka.producer(connection_pool=pool).close()
@@ -150,12 +150,12 @@ def test_a_fork_while_other_threads_use_everything() -> None:
     threads = [threading.Thread(target=use, args=(n,)) for n in range(4)] + [threading.Thread(target=consume)]
     for thread in threads:
         thread.start()
-    shared.send(topic, b"parent").get(timeout=10)
+    shared.send(topic, b"parent").get(timeout=30)
 
     def work():
-        shared.send(topic, b"child").get(timeout=10)
+        shared.send(topic, b"child").get(timeout=30)
         with kafka.producer(connection_pool=pool) as own:
-            own.send(topic, b"child").get(timeout=10)
+            own.send(topic, b"child").get(timeout=30)
         kafka.admin(connection_pool=pool).list_topics()
         pool.disconnect()
 
@@ -163,7 +163,7 @@ def test_a_fork_while_other_threads_use_everything() -> None:
         ended(child(work))
     stop.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(40)
         assert not thread.is_alive()
     assert errors == []
     shared.close()
@@ -177,17 +177,17 @@ def test_a_fork_within_a_fork_and_one_before_anything_is_connected() -> None:
     producer = kafka.producer(connection_pool=pool)
 
     def grandchild():
-        producer.send(topic, b"grandchild").get(timeout=10)
+        producer.send(topic, b"grandchild").get(timeout=30)
         pool.disconnect()
 
     def work():
-        producer.send(topic, b"child").get(timeout=10)
+        producer.send(topic, b"child").get(timeout=30)
         ended(child(grandchild))
-        producer.send(topic, b"child again").get(timeout=10)
+        producer.send(topic, b"child again").get(timeout=30)
         pool.disconnect()
 
     ended(child(work))
-    producer.send(topic, b"parent").get(timeout=10)
+    producer.send(topic, b"parent").get(timeout=30)
     assert values(kafka, topic, 4) == ["child", "child again", "grandchild", "parent"]
     """)
 
@@ -207,7 +207,7 @@ def test_a_pool_that_was_disconnected_stays_so() -> None:
         else:
             raise AssertionError("it was sent")
         pool.connect()
-        producer.send(topic, b"x").get(timeout=10)
+        producer.send(topic, b"x").get(timeout=30)
         pool.disconnect()
 
     ended(child(work))
@@ -219,17 +219,17 @@ def test_multiprocessing_by_fork() -> None:
     import multiprocessing
 
     def work(number):
-        producer.send(topic, b"%d" % number).get(timeout=10)
+        producer.send(topic, b"%d" % number).get(timeout=30)
         pool.disconnect()
 
     producer = kafka.producer(connection_pool=pool)
-    producer.send(topic, b"parent").get(timeout=10)
+    producer.send(topic, b"parent").get(timeout=30)
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=work, args=(number,)) for number in range(4)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(20)
+        process.join(40)
         assert process.exitcode == 0
     assert values(kafka, topic, 5) == ["0", "1", "2", "3", "parent"]
     """)

@@ -12,9 +12,9 @@ def test_the_future_of_a_record_that_the_parent_sends_fails_in_the_child(fork: s
     run(f"""
     producer = kafka.producer(connection_pool=pool)
     early = producer.send(topic, b"early")
-    early.get(timeout=10)
+    early.get(timeout=30)
     done = producer.send_batch(topic, [{{"value": b"done"}}])
-    done.get(timeout=10)
+    done.get(timeout=30)
     hold = cluster.intercept("Produce", Hold())
     future = producer.send(topic, b"late")
     batch = producer.send_batch(topic, [{{"value": b"one"}}, {{"value": b"two"}}])
@@ -37,7 +37,7 @@ def test_the_future_of_a_record_that_the_parent_sends_fails_in_the_child(fork: s
     ended(child(work, {fork}))
     assert not called
     hold.release()
-    assert future.get(timeout=10).offset >= 0 and len(batch.get(timeout=10)) == 2
+    assert future.get(timeout=30).offset >= 0 and len(batch.get(timeout=30)) == 2
     assert len(called) == 2
     assert values(kafka, topic, 5) == ["done", "early", "late", "one", "two"]
     """)
@@ -59,7 +59,7 @@ def test_the_lock_of_a_future_may_be_held_by_a_thread_that_is_not_there() -> Non
         pid = child(work)
     ended(pid)
     hold.release()
-    batch.get(timeout=10)
+    batch.get(timeout=30)
     """)
 
 
@@ -150,10 +150,10 @@ def test_the_collector_of_the_child_ends_nothing_of_the_parent() -> None:
         del consumer, producer, of_one, future, admin, pool, leaving
         gc.collect()
         sys.exit(0)
-    ended(pid, within_s=10)
+    ended(pid, within_s=30)
     assert leaving.requests == []
     assert not future.is_done
-    producer.flush(timeout=10)
+    producer.flush(timeout=30)
     of_one.commit_transaction()
     assert values(kafka, topic, 2) == ["kept", "waits"]
     consumer.close()
@@ -165,7 +165,7 @@ def test_a_handler_that_forks(leave: str) -> None:
     run(f"""
     producer = kafka.producer(connection_pool=pool)
     for number in range(3):
-        producer.send(topic, b"%d" % number, partition=0).get(timeout=10)
+        producer.send(topic, b"%d" % number, partition=0).get(timeout=30)
     consumer = kafka.consumer(topic, group_id="g", connection_pool=pool, auto_offset_reset="earliest",
                               enable_auto_commit=False)
     commits = cluster.intercept("OffsetCommit")
@@ -207,13 +207,13 @@ def test_a_callback_that_forks_on_the_sender_thread() -> None:
         if pid:
             pids.append(pid)
         else:
-            producer.send(topic, b"of the child").get(timeout=10)
+            producer.send(topic, b"of the child").get(timeout=30)
             pool.disconnect()
             os._exit(0)
 
     future = producer.send(topic, b"of the parent").add_callback(fork)
-    future.get(timeout=10)
-    producer.send(topic, b"after").get(timeout=10)
+    future.get(timeout=30)
+    producer.send(topic, b"after").get(timeout=30)
     ended(pids[0])
     assert values(kafka, topic, 3) == ["after", "of the child", "of the parent"]
     """)
@@ -223,7 +223,7 @@ def test_programs_that_are_run_inherit_no_connection() -> None:
     run("""
     import subprocess
     producer = kafka.producer(connection_pool=pool)
-    producer.send(topic, b"x").get(timeout=10)
+    producer.send(topic, b"x").get(timeout=30)
     consumer = kafka.consumer(topic, connection_pool=pool)
     consumer.poll(timeout_ms=100)
     assert connections_of(os.getpid())
