@@ -117,15 +117,18 @@ class Producer(PooledClient):
     def _opened(self) -> WiredProducer:
         notice_fork()
         sender = self._sender
-        if sender is not None and self._connection is self._pool._connection:
+        if sender is not None and self._connection is self._pool._connection and not sender.ended:
             return sender
         self._connect_pool()
         with self._opening:
             self._check_open()
-            if self._sender is None or self._connection is not self._pool._connection:
+            connection = self._connection
+            if self._sender is None or connection is None or connection is not self._pool._connection:
                 self._sender = None  # of a connection that the pool has ended, and with it its records
                 self._connection = self._pool._attach_producer(self)
                 self._sender = self._connection.senders.acquire(self._options)
+            if self._sender.ended and self._connection is not None:
+                self._sender = self._connection.senders.renew(self._sender, self._options)
             return self._sender
 
     # -- sending -------------------------------------------------------------------------------------------------------

@@ -222,6 +222,9 @@ class _MakersProducer(KafkaProducer):  # type: ignore[misc]
 class WiredProducer:
     """A ``KafkaProducer`` on the pool's connections; thread-safe as stock."""
 
+    key: Any = None
+    """Under what ``Senders`` shares it, or another in its place; theirs."""
+
     def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
         self._engine = engine
         self._facade: ProducerFacade | None = None
@@ -340,6 +343,16 @@ class WiredProducer:
             yield
         finally:
             accumulator._flushes_in_progress.decrement()
+
+    @property
+    def ended(self) -> bool:
+        """Whether kafka-python sends nothing with it any more, though it belongs to no transaction: it was told that it
+        may not write idempotently, which may be allowed again.
+        """
+        transactions = self.kafka._transaction_manager
+        if transactions is None or transactions.is_transactional():
+            return False
+        return bool(transactions.has_fatal_error())
 
     def check_login(self) -> None:
         """Raise where a broker does not let the pool in any more, and records for it would only wait."""

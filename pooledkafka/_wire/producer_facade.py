@@ -23,6 +23,7 @@ from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.futures import attempt
 from pooledkafka._wire.lanes import Lane, LaneKey, lane_of
 from pooledkafka._wire.mailbox import Mailbox
+from pooledkafka._wire.refusals import LOGIN_ERRORS
 from pooledkafka._wire.views import ManagerView, NetView
 from pooledkafka.errors import ForkedClientError
 
@@ -83,6 +84,10 @@ class ProducerFacade:
             # for the producer's end, though it knows to ask again.
             if isinstance(error, _UNANSWERED) and not isinstance(request, ProduceRequest):
                 error = KafkaConnectionError(f"not answered: {error!r}")
+            # Whoever sends now is told that the pool is not let in (``check_login``); what was sent before is still
+            # tried as long as its delivery may take.
+            elif isinstance(error, LOGIN_ERRORS):
+                error = KafkaConnectionError(f"not let in: {error!r}")
             future.failure(error)
         else:
             future.success(wire.value)

@@ -22,12 +22,12 @@ from kafka.errors import (
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka.errors import ConnectFailedError
 
-__all__ = ["Attempts", "Refusal", "Refusals", "refusal_of"]
+__all__ = ["LOGIN_ERRORS", "Attempts", "Refusal", "Refusals", "refusal_of"]
 
 GRACE_S = 1.0
 """How long a cluster that cannot be reached is tried again: a broker that restarts is not there for a moment."""
 
-_LOGIN = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
+LOGIN_ERRORS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
 _NETWORK_ERROR = re.compile(r"\d+ (ECONNREFUSED|EHOSTUNREACH|ENETUNREACH)")
 
 
@@ -76,7 +76,7 @@ def refusal_of(address: str, error: BaseException, options: Any) -> Refusal:
 
 
 def _meaning(error: BaseException, options: Any) -> tuple[Kind, str]:
-    if isinstance(error, _LOGIN):
+    if isinstance(error, LOGIN_ERRORS):
         return Kind.LOGIN, _of_login(error, options)
     for each in _chain(error):
         if isinstance(each, ssl.SSLError) and not isinstance(each, ssl.SSLEOFError):

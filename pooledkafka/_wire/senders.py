@@ -18,6 +18,8 @@ from pooledkafka.errors import ConfigurationError, PoolClosedError
 
 __all__ = ["Senders", "as_serializer"]
 
+_ENDED_MS = 1_000
+
 _IDLE = 8  # KafkaProducers without a handle, of those that may never have one again
 
 
@@ -56,9 +58,10 @@ class Senders:
             if self._closed:
                 raise PoolClosedError("the connection pool was disconnected; call connect() to use its clients again")
             if transactional_id is None:
-                key = tuple(sorted((name, _identity(name, value)) for name, value in options.items()))
+                key = _key(options)
                 if key not in self._shared:
                     self._shared[key] = WiredProducer(self._engine, options)
+                    self._shared[key].key = key
                 if not all(map(_is_plain, options.values())):
                     self._handles[key] += 1
                     self._idle.pop(key, None)
@@ -70,6 +73,18 @@ class Senders:
                 )
             self._exclusive[transactional_id] = WiredProducer(self._engine, options)
             return self._exclusive[transactional_id]
+
+    def renew(self, ended: WiredProducer, options: Mapping[str, Any]) -> WiredProducer:
+        """What a handle gets in place of one that has ``ended``; all its handles get the same."""
+        key = _key(options)
+        with self._lock:
+            known = self._shared.get(key)
+            if known is not None and known is not ended:
+                return known
+            self._shared[key] = renewed = WiredProducer(self._engine, options)
+            renewed.key = key
+        ended.close(_ENDED_MS)  # its records have failed already
+        return renewed
 
     def release(self, wired: WiredProducer, timeout_ms: float) -> int:
         """A handle is done; returns how many records were not delivered, where a KafkaProducer ends with it.
@@ -85,11 +100,11 @@ class Senders:
         for transactional_id, other in self._exclusive.items():
             if other is wired:
                 return self._exclusive.pop(transactional_id)
-        for key in [key for key in self._handles if self._shared[key] is wired]:
-            self._handles[key] -= 1
-            if not self._handles[key]:
-                del self._handles[key]
-                self._idle[key] = None
+        if wired.key in self._handles:
+            self._handles[wired.key] -= 1
+            if not self._handles[wired.key]:
+                del self._handles[wired.key]
+                self._idle[wired.key] = None
         # One that still has records to deliver is kept, since that is what its handle was told when it closed.
         done = [key for key in self._idle if not self._shared[key].undelivered()] if len(self._idle) > _IDLE else []
         if not done:
@@ -117,6 +132,10 @@ class Senders:
 def _is_plain(value: Any) -> bool:
     """Whether equal values can be told by how they look."""
     return isinstance(value, (str, bytes, int, float, bool, tuple, list, type(None)))
+
+
+def _key(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(sorted((name, _identity(name, value)) for name, value in options.items()))
 
 
 def _identity(name: str, value: Any) -> str:

@@ -13,6 +13,7 @@ from kafka.errors import (
     NodeNotReadyError,
     RequestTimedOutError,
     SaslAuthenticationFailedError,
+    TopicAuthorizationFailedError,
     UnknownBrokerIdError,
 )
 from kafka.future import Future
@@ -128,13 +129,21 @@ def test_completions_run_on_the_thread_that_polls(facade: ProducerFacade, wire: 
     assert facade.in_flight_request_count() == 0
 
 
-@pytest.mark.parametrize("raised", [SaslAuthenticationFailedError("no"), NodeNotReadyError(1)])
+@pytest.mark.parametrize("raised", [TopicAuthorizationFailedError("no"), NodeNotReadyError(1)])
 def test_what_the_lane_raises_fails_the_future(facade: ProducerFacade, wire: Wire, raised: Exception) -> None:
     wire.raises = raised
     future = facade.send(1, ProduceRequest())
     facade.poll(timeout_ms=5_000, future=future)
     assert future.exception is raised
     assert facade.in_flight_request_count() == 0
+
+
+@pytest.mark.parametrize("request_class", [ProduceRequest, InitProducerIdRequest])
+def test_a_refused_login_ends_no_producer(facade: ProducerFacade, wire: Wire, request_class: Any) -> None:
+    wire.raises = SaslAuthenticationFailedError("no")
+    future = facade.send(1, request_class())
+    facade.poll(timeout_ms=5_000, future=future)
+    assert isinstance(future.exception, KafkaConnectionError), "kafka-python would never send anything again"
 
 
 @pytest.mark.parametrize(
