@@ -35,6 +35,7 @@ BROKER_CONFIG = {
     "message.max.bytes": str(RECORD + 1_000_000),
     "replica.fetch.max.bytes": str(RECORD + 1_000_000),
     "log.index.size.max.bytes": "65536",  # so that thousands of partitions take little room
+    "broker.session.timeout.ms": "60000",  # while it makes them, on a busy machine, it may be late
 }
 PARTITION_FETCH = MIB  # max_partition_fetch_bytes, as it is by default
 LIBRARIES = ("pooledkafka", "kafka-python")

@@ -319,7 +319,7 @@ def partitions(case: Case) -> dict[str, Any]:
 
         wait_until(everybody_has_a_record, errors, "everybody has a first record")
         stalls_at_start, stalls[:] = list(stalls), []
-        time.sleep(3)
+        time.sleep(case.numbers["idle_s"])
         idle = cpu_percent(process, case.numbers["idle_s"])
         idle_stalls, stalls[:] = list(stalls), []
         count = case.numbers["records"]
@@ -404,11 +404,23 @@ def churn(case: Case) -> dict[str, Any]:
     with Watch(clients) as watch:
         for name, action in (("consumers", consumers), ("handles", handles), ("connections", connections)):
             figures[name] = growth(action, case.numbers[name])
-    figures["topics_known"] = len(clients.pool._connection.engine.manager.cluster.topics())
+            if name == "consumers":
+                figures["topics_known"] = topics_after_a_refresh(clients.pool)
     figures["threads"] = threading.active_count()
     figures.update(watch.figures())
     clients.close()
     return figures
+
+
+def topics_after_a_refresh(pool: Any) -> int:
+    """How many topics a pool has metadata of, when all who asked for them have gone."""
+    cluster = pool._connection.engine.manager.cluster
+    before = len(cluster.topics())
+    assert before > 1, "they were asked for"
+    refreshed = threading.Event()
+    cluster.request_update().add_both(lambda _: refreshed.set())
+    refreshed.wait(30)
+    return len(cluster.topics())
 
 
 def growth(action: Callable[[int], None], count: int) -> dict[str, Any]:

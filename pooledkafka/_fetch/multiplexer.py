@@ -262,7 +262,8 @@ class Multiplexer:
             most = self._limits.catch_up_partitions
             behind = list(itertools.islice(filter(self._still_wanted, list(self._behind)), most))
             # The parked fetch is on its way and does not cover these: they are at the end, and somebody waits there.
-            uncovered = [] if more else [stream for stream in self._at_end if stream.wanted_now][: most - len(behind)]
+            wanted = (stream for stream in self._at_end if stream.wanted_now)
+            uncovered = [] if more else list(itertools.islice(wanted, most - len(behind)))
             if behind or uncovered:
                 wait_ms = 0 if behind else self._limits.catch_up_wait_ms
                 requests.append(self._catch_up([*behind, *uncovered], wait_ms))

@@ -251,6 +251,9 @@ class ClusterView:
         self._listeners: set[Callable[[ClusterView], None]] = set()  # guarded by _listeners_lock
         self.wants_all_topics = False  # written by the client's thread, read under the shared _views_lock
         self.closed = False  # set once, by close()
+        # The refresh that this client last asked for, and the future it was given; one reference, replaced as a whole
+        # by whichever thread asks. Of two that ask at once one is given a future of its own.
+        self._asked: tuple[Future, Future] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shared, name)
@@ -283,6 +286,8 @@ class ClusterView:
 
     def add_topic(self, topic: str) -> Future:
         """Track one more topic for this client; from any thread, as others may at the same time."""
+        if topic in self.tracked and self._shared.partitions_for_topic(topic) is None:
+            return self.request_update()  # kafka-python asks so for each partition of a topic that it waits for
         return self._want(frozenset([topic]), keep=True)
 
     def _want(self, wanted: frozenset[str], *, keep: bool) -> Future:
@@ -329,7 +334,12 @@ class ClusterView:
 
     def request_update(self) -> Future:
         """Ask for a refresh; the future yields this view."""
+        refresh = self._shared.request_update()
+        asked = self._asked
+        if asked is not None and asked[0] is refresh and not asked[1].is_done:
+            return asked[1]
         future = Future()
+        self._asked = (refresh, future)
 
         def failed(error: BaseException) -> None:
             if self._bears_failures and isinstance(error, (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError)):
@@ -337,7 +347,7 @@ class ClusterView:
             else:
                 future.failure(error)
 
-        self._shared.request_update().add_callback(lambda _: future.success(self)).add_errback(failed)
+        refresh.add_callback(lambda _: future.success(self)).add_errback(failed)
         return future
 
     def add_coordinator(self, response: Any, key_type: Any, key: str, synthesize_node_id: bool = True) -> Any:

@@ -22,10 +22,13 @@ from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
 from kafka.protocol.metadata import FindCoordinatorRequest
 from kafka.structs import TopicPartition
 
+from pooledkafka._fetch import Position
 from pooledkafka._wire.cluster import ClusterView
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.fetching import ConsumerFetch
 from pooledkafka._wire.idling import Idling
-from pooledkafka._wire.lanes import Lane, LaneKey, lane_of
+from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.places import Places
 from pooledkafka._wire.views import ManagerView, NetView
 
 __all__ = ["ConsumerFacade", "Interrupted"]
@@ -63,7 +66,10 @@ class ConsumerFacade:
 
     def idling_of(self, consumer: KafkaConsumer) -> Idling:
         """What the polls of the consumer that has this facade may wait on."""
-        idling = Idling(consumer, self._manager.fetching, self._release_fetches, self.interrupt.check)
+        places = Places(consumer, self._engine.manager.cluster)
+        consumer._fetcher._create_fetch_requests = places.requests
+        consumer._fetcher.maybe_validate_positions = places.validate
+        idling = Idling(consumer, places, self._manager.fetching, self._release_fetches, self.interrupt.check)
         self._manager.stir = idling.stir
         # The listeners hear of metadata in no particular order; the consumer's own has heard of it by the next round.
         self.cluster.add_listener(lambda _: self._engine.net.call_soon(idling.stir))
@@ -160,8 +166,8 @@ class ConsumerManager(ManagerView):
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
         self.closing = False  # set once, by the closing thread
         self.leases: set[LaneKey] = set()  # connections lent to this consumer now
-        # The node and offset of each partition that a fetch waits for now; the polling thread reads it.
-        self.fetching: dict[TopicPartition, tuple[int, int]] = {}
+        # What a fetch waits for now, by node; the polling thread reads it.
+        self.fetching: dict[int, dict[TopicPartition, Position]] = {}
         self.stir: Callable[[], None] = lambda: None  # lets an idle poll look again at what there is to do
 
     def connection_delay(self, node_id: int) -> float:
@@ -176,7 +182,7 @@ class ConsumerManager(ManagerView):
             return self.call_soon(self._sync, request, node_id, timeout_ms)
         if node_id is None:
             node_id = self._engine.manager.least_loaded_node()
-        if lane_of(request) is Lane.FETCH:
+        if isinstance(request, ConsumerFetch):
             return self._fetch(request, node_id)
         if isinstance(request, FindCoordinatorRequest):
             future = self._engine.coordinators.find(request.key, timeout_ms)
@@ -233,18 +239,12 @@ class ConsumerManager(ManagerView):
         future.add_both(lambda _: self._stir_soon())
         return future
 
-    def _fetch(self, request: Any, node_id: int) -> Future:
-        places = {
-            TopicPartition(topic.topic, partition.partition): (node_id, partition.fetch_offset)
-            for topic in request.topics
-            for partition in topic.partitions
-        }
-        self.fetching.update(places)
+    def _fetch(self, request: ConsumerFetch, node_id: int) -> Future:
+        self.fetching[node_id] = request.partitions
 
         def answered() -> None:
-            for partition, place in places.items():
-                if self.fetching.get(partition) == place:
-                    del self.fetching[partition]
+            if self.fetching.get(node_id) is request.partitions:
+                del self.fetching[node_id]
             self.stir()
 
         return self._engine.fetching.send(self._owner, request, node_id, answered)

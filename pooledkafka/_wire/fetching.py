@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kafka.consumer.fetcher import FetchMetadata
@@ -19,7 +20,7 @@ from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.later import Later, call_later
 from pooledkafka._wire.manager import SharedManager
 
-__all__ = ["LONGEST_WAIT_MS", "SharedFetching"]
+__all__ = ["LONGEST_WAIT_MS", "ConsumerFetch", "SharedFetching"]
 
 LONGEST_WAIT_MS = Limits.parked_wait_ms
 """For how long a broker lets a fetch wait for records, at the most."""
@@ -31,6 +32,18 @@ _MAX_VERSION = 12  # kafka-python's consumer understands answers up to this one
 _CATCH_UP_IDLE_S = 30.0
 _ROUTE_IDLE_S = 5.0
 """How long the connection of a parked fetch is kept when the last consumer has gone; another may come soon."""
+
+
+@dataclass(frozen=True)
+class ConsumerFetch:
+    """What one consumer asks of one broker, in place of a FetchRequest; names and meanings are that request's."""
+
+    partitions: dict[TopicPartition, Position]
+    isolation_level: int = 0
+    rack_id: str = ""
+    max_wait_ms: int = 500
+    min_bytes: int = 1
+    max_bytes: int = 52_428_800
 
 
 class SharedFetching:
@@ -45,14 +58,14 @@ class SharedFetching:
         self.logical_fetches = 0
         self.wire_fetches = 0
 
-    def send(self, owner: int, request: Any, node_id: int, answered: Callable[[], None]) -> Future:
-        """Answer one consumer's FetchRequest from what is read for all; it is never forwarded as it is.
+    def send(self, owner: int, request: ConsumerFetch, node_id: int, answered: Callable[[], None]) -> Future:
+        """Answer one consumer's fetch from what is read for all; it is never forwarded as it is.
 
         Nothing to tell is no answer: the future waits on after ``max_wait_ms`` until ``release``, unless the broker
         cannot be reached. ``answered`` is called when all that waited for the future has heard of it.
         """
         self.logical_fetches += 1
-        key = (node_id, int(request.isolation_level), request.rack_id or "")
+        key = (node_id, request.isolation_level, request.rack_id or "")
         route = self._routes.get(key)
         if route is None:
             # Consumers of another isolation level or rack cannot share a request, so they park on one of their own.
@@ -118,20 +131,13 @@ class Route:
     def idle(self) -> bool:
         return self._multiplexer.idle
 
-    def submit(self, owner: int, request: Any, answered: Callable[[], None]) -> Future:
-        partitions = {
-            TopicPartition(topic.topic, p.partition): Position(
-                p.fetch_offset, p.current_leader_epoch, p.last_fetched_epoch, p.partition_max_bytes
-            )
-            for topic in request.topics
-            for p in topic.partitions
-        }
+    def submit(self, owner: int, request: ConsumerFetch, answered: Callable[[], None]) -> Future:
         now = time.monotonic()
         future = Future()
         deadline = now + request.max_wait_ms / 1000
         fetch = LogicalFetch(
             owner,
-            partitions,
+            request.partitions,
             deadline,
             request.min_bytes,
             request.max_bytes,

@@ -9,6 +9,9 @@ from typing import Any
 
 from kafka.structs import TopicPartition
 
+from pooledkafka._fetch import Position
+from pooledkafka._wire.places import Places, Wanted
+
 __all__ = ["Idling"]
 
 
@@ -24,7 +27,8 @@ class Idling:
 
     Args:
         consumer: kafka-python's.
-        fetching: what its fetches in flight wait for: each partition's node and offset. Changed on the I/O thread.
+        places: where its partitions are to be fetched.
+        fetching: what its fetches in flight wait for, by node. Changed on the I/O thread.
         release: ends those fetches, from any thread, so that others can be sent.
         check: raises where the poll was asked to end.
     """
@@ -32,7 +36,8 @@ class Idling:
     def __init__(
         self,
         consumer: Any,
-        fetching: Mapping[TopicPartition, tuple[int, int]],
+        places: Places,
+        fetching: Mapping[int, Mapping[TopicPartition, Position]],
         release: Callable[[], None],
         check: Callable[[], None],
     ) -> None:
@@ -45,6 +50,7 @@ class Idling:
         look_again_ms = min(consumer.config["heartbeat_interval_ms"], consumer.config["max_poll_interval_ms"] / 3)
         self._look_again_s = look_again_ms / 1000
         self._retry_ms = consumer.config["retry_backoff_ms"]
+        self._places = places
         self._fetching = fetching
         self._release = release
         self._check = check
@@ -88,8 +94,14 @@ class Idling:
         fetcher = self._fetcher
         records, partial = fetcher.fetched_records(max_records, update_offsets=update_offsets)
         if not partial:
-            self._make_room(self._unfetched())
-            fetcher.send_fetches()
+            try:
+                unfetched = self._unfetched(self._places.look())
+            except KeyError:
+                pass  # a partition went; the next pass looks again
+            else:
+                if unfetched:
+                    self._make_room(unfetched)
+                    fetcher.send_fetches()
         if not records:
             # What is to do now may have to wait for a time, as a broker that cannot be reached, without being told.
             wait_ms = self._retry_ms if timeout_ms is None else min(timeout_ms, self._retry_ms)
@@ -124,34 +136,34 @@ class Idling:
             or fetcher._cached_log_truncation is not None
         ):
             return False
-        fetcher.maybe_validate_positions()
-        states = dict(self._subscription.assignment)
-        for state in states.values():
-            if not state.has_valid_position or state.awaiting_validation or state._pending_revocation:
-                return False
+        try:
+            wanted = self._places.look()
+        except KeyError:
+            return False  # a partition went meanwhile
+        if self._places.unsettled:
+            return False
+        states = self._subscription.assignment
         for buffered in (*fetcher._paused_completed_fetches, *fetcher._paused_partition_records):
             if buffered not in states or not states[buffered].paused:
                 return False
-        if not states.keys() >= set(self._fetching):
+        if not all(states.keys() >= partitions.keys() for partitions in list(self._fetching.values())):
             self._release()  # else a broker would be asked for what nobody reads
-        unfetched = self._unfetched()
+        unfetched = self._unfetched(wanted)
         self._make_room(unfetched)
         return not unfetched
 
-    def _unfetched(self) -> set[int | None]:
-        """The nodes to which a fetch is to be sent now."""
-        fetcher, states = self._fetcher, self._subscription.assignment
+    def _unfetched(self, wanted: Wanted) -> set[Any]:
+        """The nodes to which a fetch is to be sent now: some partition is not on its way from there as it should be."""
         nodes = set()
-        for partition in fetcher._fetchable_partitions():
-            try:
-                place = (fetcher._select_read_replica(partition), states[partition].position.offset)
-            except KeyError:  # without a group, new metadata may take a partition away at any moment
-                return {None}
-            if self._fetching.get(partition) != place:
-                nodes.add(place[0])
+        for node_id, partitions in wanted.items():
+            fetching = self._fetching.get(node_id)
+            if fetching is None or not (
+                fetching == partitions or all(fetching.get(each) == position for each, position in partitions.items())
+            ):
+                nodes.add(node_id)
         return nodes
 
-    def _make_room(self, unfetched: set[int | None]) -> None:
+    def _make_room(self, unfetched: set[Any]) -> None:
         # kafka-python sends a node one fetch at a time: what is in flight to it keeps back what is to be fetched now.
         if unfetched & self._fetcher._nodes_with_pending_fetch_requests:
             self._release()

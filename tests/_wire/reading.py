@@ -142,6 +142,11 @@ class Reading:
             assert time.monotonic() < give_up_at, "it never came to that"
             self.poll(20)
 
+    @property
+    def fetching(self) -> set[TopicPartition]:
+        """The partitions that a fetch of the consumer's waits for."""
+        return {partition for partitions in list(self.manager.fetching.values()) for partition in partitions}
+
     def come_to_rest(self) -> None:
         """Poll until all there is has been read, and the consumer has been told how far the logs go."""
         self.poll_until(self._at_rest)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from kafka.structs import TopicPartition
 
+from pooledkafka._fetch import Position
 from pooledkafka._wire.idling import Idling
 
 __all__ = ["Clock", "StagedConsumer"]
@@ -66,7 +67,7 @@ class StagedConsumer:
         self.releases = 0
         self.sent = 0
         self.heartbeats = 0
-        self.fetching: dict[TopicPartition, tuple[int, int]] = {}
+        self.fetching: dict[int, dict[TopicPartition, Position]] = {}
         self.fetched: deque[Any] = deque()  # what fetched_records returns, in order; then nothing
         self.while_looking: Callable[[], None] = lambda: None
         self.check: Callable[[], None] = lambda: None
@@ -80,9 +81,6 @@ class StagedConsumer:
             _paused_completed_fetches={},
             _paused_partition_records={},
             _nodes_with_pending_fetch_requests=set(),
-            _fetchable_partitions=lambda: list(self.subscription.assignment),
-            _select_read_replica=lambda partition: self.subscription.assignment[partition].node,
-            maybe_validate_positions=self._look,
             fetched_records=lambda max_records, update_offsets: (self.fetched or deque([({}, False)])).popleft(),
             send_fetches=self._send,
         )
@@ -107,13 +105,18 @@ class StagedConsumer:
                 **config,
             },
         )
-        self.idling = Idling(consumer, self.fetching, self._release, self._check)
+        self.places = SimpleNamespace(look=self._look, unsettled=False)
+        self.idling = Idling(consumer, cast("Any", self.places), self.fetching, self._release, self._check)
         self.event = Stirred(clock)
         self.idling._stirred = self.event  # type: ignore[assignment]
 
-    def _look(self) -> None:
+    def _look(self) -> dict[Any, dict[TopicPartition, Position]]:
         self.looks += 1
         self.while_looking()
+        wanted: dict[Any, dict[TopicPartition, Position]] = {}
+        for partition, state in self.subscription.assignment.items():
+            wanted.setdefault(state.node, {})[partition] = Position(state.offset)
+        return wanted
 
     def _check(self) -> None:
         self.check()
@@ -129,11 +132,4 @@ class StagedConsumer:
 
     def assign(self, *partitions: TopicPartition, node: int | None = 1, offset: int = 0) -> None:
         for partition in partitions:
-            self.subscription.assignment[partition] = SimpleNamespace(
-                node=node,
-                position=SimpleNamespace(offset=offset),
-                has_valid_position=True,
-                awaiting_validation=False,
-                _pending_revocation=False,
-                paused=False,
-            )
+            self.subscription.assignment[partition] = SimpleNamespace(node=node, offset=offset, paused=False)

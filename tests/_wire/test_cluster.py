@@ -174,6 +174,26 @@ def test_all_who_ask_before_a_refresh_are_answered_by_it(cluster: SharedCluster,
     assert not cluster.need_update
 
 
+def test_who_asks_again_and_again_waits_once(cluster: SharedCluster) -> None:
+    """kafka-python asks so for each of a consumer's partitions, which may be thousands."""
+    one, other = cluster.attach_view(), cluster.attach_view()
+    first = one.set_topics(["orders"])
+    assert one.request_update() is first
+    assert one.add_topic("orders") is first
+    assert other.request_update() is not first
+    assert one.add_topic("bills") is first
+    assert asked_for(cluster) == {"orders", "bills"}
+    later = one.request_update()
+    assert later is not first, "that refresh is under way"
+    assert one.request_update() is later
+    cluster.update_metadata(metadata_answer({"orders": 1, "bills": 1}))
+    assert first.is_done
+    assert not later.is_done
+    refresh(cluster, "orders", "bills")
+    assert later.is_done
+    assert one.request_update() is not later
+
+
 def test_a_request_during_a_refresh_is_answered_by_the_next(cluster: SharedCluster) -> None:
     first = cluster.request_update()
     cluster.metadata_request()

@@ -20,7 +20,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
 from kafka.consumer.fetcher import Fetcher
-from kafka.consumer.subscription_state import OffsetResetStrategy, SubscriptionState
+from kafka.consumer.subscription_state import OffsetResetStrategy, SubscriptionState, TopicPartitionState
 from kafka.coordinator.base import BaseCoordinator
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import (
@@ -335,31 +335,25 @@ def test_a_node_is_sent_one_fetch_at_a_time() -> None:
     says(Fetcher._clear_pending_fetch_request, "self._nodes_with_pending_fetch_requests.remove(node_id)", where=where)
 
 
-def test_what_is_fetched_from_where_can_be_asked() -> None:
-    says(
-        Fetcher._create_fetch_requests,
-        "for tp in self._fetchable_partitions(): node_id = self._select_read_replica(tp) "
-        "position = self._subscriptions.assignment[tp].position",
-        "fetch_offset=position.offset",
-        where="idling.Idling._unfetched, which compares just these with what is on its way",
+def test_what_takes_the_place_of_the_fetchers_own_walk_is_what_it_calls() -> None:
+    where = "places.Places, which tests/_wire/test_places.py holds to the fetcher's own"
+    says(Fetcher._send_fetches_async, "in self._create_fetch_requests().items():", where=where)
+    says(Fetcher._handle_fetch_response, "fetch_offset = fetch_offsets[tp]", where=where + ": Offsets")
+    assert source(Fetcher).count("maybe_validate_positions(") == 1, where + ": only a pass calls it"
+    state = TopicPartitionState()
+    has(
+        state,
+        "paused",
+        "_position",
+        "_awaiting_validation",
+        "_pending_revocation",
+        "_preferred_read_replica",
+        where=where,
     )
-    consumer = consumer_in_group()
-    partition = TopicPartition("orders", 0)
-    consumer._fetcher._manager.cluster.update_metadata(metadata_answer({"orders": 1}))
-    consumer._subscription.assign_from_user([partition])
-    assert consumer._fetcher._fetchable_partitions() == [], "idling.Idling._unfetched: it has no position"
-    consumer._subscription.seek(partition, 5)
-    assert consumer._fetcher._fetchable_partitions() == [partition]
-    assert consumer._fetcher._select_read_replica(partition) == 1, "idling.Idling._unfetched: the node's id"
-    assert consumer._subscription.assignment[partition].position.offset == 5
-    with pytest.raises(KeyError):
-        consumer._fetcher._select_read_replica(TopicPartition("gone", 0))
 
 
 def test_an_idle_poll_can_have_positions_marked_for_validation() -> None:
-    assert list(inspect.signature(Fetcher.maybe_validate_positions).parameters) == ["self"], (
-        "idling.Idling._fetcher_is_quiet"
-    )
+    assert list(inspect.signature(Fetcher.maybe_validate_positions).parameters) == ["self"], "places.Places.validate"
     assert "_manager.run(" not in source(Fetcher.maybe_validate_positions), "an idle poll makes no round trip"
     assert "_net.run(" not in source(Fetcher.maybe_validate_positions), "an idle poll makes no round trip"
 

@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import pytest
 from kafka.future import Future
-from kafka.protocol.consumer import FetchRequest, FetchResponse
+from kafka.protocol.consumer import FetchResponse
+from kafka.structs import TopicPartition
 
 import pooledkafka._wire.fetching as fetching_module
-from pooledkafka._wire.fetching import SharedFetching
+from pooledkafka._fetch import Position
+from pooledkafka._wire.fetching import ConsumerFetch, SharedFetching
 from pooledkafka._wire.lanes import Lane
 
-Topic = FetchRequest.FetchTopic
 Data = FetchResponse.FetchableTopicResponse.PartitionData
 
 
@@ -96,29 +97,8 @@ class World:
         max_wait_ms: int = 500,
         answered: Callable[[], None] = lambda: None,
     ) -> Future:
-        request = FetchRequest(
-            max_wait_ms=max_wait_ms,
-            min_bytes=1,
-            max_bytes=10**6,
-            isolation_level=isolation,
-            session_id=0,
-            session_epoch=-1,
-            topics=[
-                Topic(
-                    topic="t",
-                    partitions=[
-                        Topic.FetchPartition(
-                            partition=0,
-                            current_leader_epoch=-1,
-                            fetch_offset=offset,
-                            last_fetched_epoch=-1,
-                            partition_max_bytes=1000,
-                        )
-                    ],
-                )
-            ],
-            forgotten_topics_data=[],
-            rack_id="",
+        request = ConsumerFetch(
+            {TopicPartition("t", 0): Position(offset, partition_max_bytes=1000)}, isolation, "", max_wait_ms, 1, 10**6
         )
         future = self.fetching.send(owner, request, 1, answered)
         self.net.run()

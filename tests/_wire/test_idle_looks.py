@@ -54,7 +54,7 @@ def test_another_partition_of_the_same_node_is_fetched_at_once(reading: Reading,
     reading.assign(OTHERS)
     assert reading.poll(5_000) == {OTHERS: [0, 1]}
     reading.come_to_rest()
-    assert set(reading.manager.fetching) == {OTHERS}
+    assert reading.fetching == {OTHERS}
 
 
 @pytest.mark.parametrize("left", [(), (ORDERS,)], ids=["none", "one"])
@@ -63,11 +63,11 @@ def test_what_is_not_assigned_any_more_is_not_fetched_on(
 ) -> None:
     reading.assign(ORDERS, OTHERS)
     reading.come_to_rest()
-    assert set(reading.manager.fetching) == {ORDERS, OTHERS}
+    assert reading.fetching == {ORDERS, OTHERS}
     reading.assign(*left)
-    reading.poll_until(lambda: set(reading.manager.fetching) == set(left))
+    reading.poll_until(lambda: reading.fetching == set(left))
     reading.come_to_rest()
-    assert set(reading.manager.fetching) == set(left)
+    assert reading.fetching == set(left)
 
 
 def test_a_fetch_that_is_released_is_taken_up_again(reading: Reading, engine: Engine, log: Log) -> None:
@@ -192,8 +192,6 @@ def test_a_leader_of_a_newer_epoch_has_the_position_validated(
     reading.come_to_rest()
     state = reading.state()
     state.position = OffsetAndMetadata(state.position.offset, "", 0)
-    reading.wired.stir()
-    assert reading.idling.wait(0) is True
     engine.net.run(engine.manager.cluster.update_metadata, metadata(broker, leader_epoch=1))
     assert reading.idling._stirred.wait(5)
     assert reading.idling.wait(0) is False

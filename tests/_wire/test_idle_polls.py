@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from kafka.errors import KafkaError
 from kafka.future import Future
-from kafka.protocol.consumer import FetchRequest, HeartbeatRequest, HeartbeatResponse
+from kafka.protocol.consumer import HeartbeatRequest, HeartbeatResponse
 
+from pooledkafka._fetch import Position
 from pooledkafka._wire import Interrupted
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.fetching import ConsumerFetch
 from tests._wire.reading import ORDERS, Log, Reading, metadata
 from tests._wire.test_consumer_facade import Call, NoticedEvent, new_consumer, settle
 from tests.scripted_broker import ScriptedBroker
@@ -232,7 +234,7 @@ def test_it_is_stirred_when_a_fetch_is_in_nobodys_way_any_more(reading: Reading,
         seen.append(len(fetcher._completed_fetches))
         reading.idling.stir()
 
-    assert reading.manager.fetching == {ORDERS: (1, 0)}
+    assert {node: list(each) for node, each in reading.manager.fetching.items()} == {1: [ORDERS]}
     reading.manager.stir = stir
     log.append(0)
     assert reading.idling._stirred.wait(5)
@@ -247,12 +249,10 @@ def test_the_answer_of_an_older_fetch_leaves_the_newer_one(reading: Reading, eng
         return Future()
 
     engine.fetching.send = send  # type: ignore[assignment,method-assign]
-    each = FetchRequest.FetchTopic.FetchPartition(partition=0, fetch_offset=5)
-    request = FetchRequest(topics=[FetchRequest.FetchTopic(topic="orders", partitions=[each])])
-    for node in (1, 2):
-        reading.manager._fetch(request, node)
+    for offset in (5, 6):
+        reading.manager._fetch(ConsumerFetch({ORDERS: Position(offset)}), 1)
     answered[0]()
-    assert reading.manager.fetching == {ORDERS: (2, 5)}
+    assert reading.manager.fetching == {1: {ORDERS: Position(6)}}
     answered[1]()
     assert reading.manager.fetching == {}
 

@@ -9,6 +9,7 @@ from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 import pooledkafka._wire.idling as idling_module
+from pooledkafka._fetch import Position
 from tests._wire.staged_consumer import Clock, StagedConsumer
 
 ORDERS = TopicPartition("orders", 0)
@@ -177,7 +178,7 @@ def test_a_poll_that_was_asked_to_end_does_not_look_first(stage: StagedConsumer)
 
 def test_what_is_on_its_way_is_nothing_to_do(stage: StagedConsumer) -> None:
     stage.assign(ORDERS, offset=5)
-    stage.fetching[ORDERS] = (1, 5)
+    stage.fetching[1] = {ORDERS: Position(5)}
     stage.fetcher._nodes_with_pending_fetch_requests.add(1)
     assert stage.idling.wait(0) is True
     assert stage.releases == 0
@@ -187,14 +188,15 @@ def test_what_is_on_its_way_is_nothing_to_do(stage: StagedConsumer) -> None:
 def test_what_is_fetched_elsewhere_is_to_be_fetched(stage: StagedConsumer, place: tuple[int, int] | None) -> None:
     stage.assign(ORDERS, offset=5)
     if place is not None:
-        stage.fetching[ORDERS] = place
+        node, offset = place
+        stage.fetching[node] = {ORDERS: Position(offset)}
     assert stage.idling.wait(0) is False
     assert stage.releases == 0, "nothing is in its way"
 
 
 def test_a_fetch_to_the_same_node_makes_room(stage: StagedConsumer) -> None:
     stage.assign(ORDERS, BILLS)
-    stage.fetching[ORDERS] = (1, 0)
+    stage.fetching[1] = {ORDERS: Position(0)}
     stage.fetcher._nodes_with_pending_fetch_requests.add(1)
     assert stage.idling.wait(0) is False
     assert stage.releases == 1
@@ -203,7 +205,7 @@ def test_a_fetch_to_the_same_node_makes_room(stage: StagedConsumer) -> None:
 def test_a_fetch_to_another_node_stays(stage: StagedConsumer) -> None:
     stage.assign(ORDERS)
     stage.assign(BILLS, node=2)
-    stage.fetching[ORDERS] = (1, 0)
+    stage.fetching[1] = {ORDERS: Position(0)}
     stage.fetcher._nodes_with_pending_fetch_requests.add(1)
     assert stage.idling.wait(0) is False
     assert stage.releases == 0
@@ -211,7 +213,7 @@ def test_a_fetch_to_another_node_stays(stage: StagedConsumer) -> None:
 
 def test_a_fetch_of_what_is_not_assigned_any_more_is_ended(stage: StagedConsumer) -> None:
     stage.assign(ORDERS)
-    stage.fetching.update({ORDERS: (1, 0), BILLS: (1, 0)})
+    stage.fetching[1] = {ORDERS: Position(0), BILLS: Position(0)}
     stage.fetcher._nodes_with_pending_fetch_requests.add(1)
     assert stage.idling.wait(0) is True, "its answer stirs"
     assert stage.releases == 1
@@ -223,7 +225,10 @@ def test_a_partition_without_a_leader_is_something_to_do(stage: StagedConsumer) 
 
 
 def test_a_partition_that_goes_while_it_is_looked_at_is_looked_at_again(stage: StagedConsumer) -> None:
-    stage.fetcher._fetchable_partitions = lambda: [ORDERS]
+    def go() -> None:
+        raise KeyError(ORDERS)
+
+    stage.while_looking = go
     assert stage.idling.wait(600_000) is False
     assert stage.idling.fetch_records(timeout_ms=0) == ({}, False)
 
@@ -238,18 +243,28 @@ def test_a_pass_without_records_is_made_again_after_the_backoff(
 ) -> None:
     """What is to do may have to wait for a time, as a broker that cannot be reached; nobody tells when it is over."""
     stage = StagedConsumer(clock, fetch_max_wait_ms=fetch_max_wait_ms)
+    stage.assign(ORDERS)
     assert stage.idling.fetch_records(timeout_ms=timeout_ms) == ({}, False)
     assert stage.event.waited == [waited]
     assert stage.sent == 1
 
 
 def test_a_pass_without_time_does_not_wait(stage: StagedConsumer) -> None:
+    stage.assign(ORDERS)
     assert stage.idling.fetch_records(timeout_ms=0) == ({}, False)
     assert stage.event.waited == []
     assert stage.sent == 1
 
 
+def test_a_pass_fetches_nothing_that_is_on_its_way(stage: StagedConsumer) -> None:
+    stage.assign(ORDERS)
+    stage.fetching[1] = {ORDERS: Position(0), BILLS: Position(0)}
+    stage.idling.fetch_records(timeout_ms=0)
+    assert stage.sent == 0
+
+
 def test_a_pass_with_records_does_not_wait_and_fetches_on(stage: StagedConsumer) -> None:
+    stage.assign(ORDERS)
     stage.fetched.append(({ORDERS: ["record"]}, False))
     assert stage.idling.fetch_records(timeout_ms=600_000) == ({ORDERS: ["record"]}, False)
     assert stage.event.waited == []
@@ -283,7 +298,7 @@ def test_a_pass_hands_on_how_many_records_and_whether_the_position_moves(stage: 
 
 def test_a_pass_makes_room_for_what_it_fetches(stage: StagedConsumer) -> None:
     stage.assign(ORDERS, BILLS)
-    stage.fetching[ORDERS] = (1, 0)
+    stage.fetching[1] = {ORDERS: Position(0)}
     stage.fetcher._nodes_with_pending_fetch_requests.add(1)
     in_order: list[str] = []
     stage.idling._release = lambda: in_order.append("release")
