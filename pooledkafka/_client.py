@@ -8,7 +8,9 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Any, TypeVar
 
+from pooledkafka._connection import exiting
 from pooledkafka._forking import belongs_to_parent, notice_fork
+from pooledkafka._unclosed import Place, warn_unclosed
 from pooledkafka._wire import LONGEST_WAIT_MS
 from pooledkafka.config import CONNECTION_OPTIONS, check_sizes, client_options
 from pooledkafka.errors import PoolClosedError
@@ -31,6 +33,7 @@ class PooledClient(ABC):
 
     def __init__(self, connection_pool: ConnectionPool | None, options: dict[str, Any]) -> None:
         self._private_pool: ConnectionPool | None = None
+        self._made_at: Place | None = None  # None: it may be dropped without a word
         if connection_pool is None:
             check_sizes(options)
             connection = {name: value for name, value in options.items() if name in CONNECTION_OPTIONS}
@@ -38,6 +41,7 @@ class PooledClient(ABC):
                 connection["request_timeout_ms"] = max(options["request_timeout_ms"], LONGEST_WAIT_MS + 1)
             options = {name: value for name, value in options.items() if name not in CONNECTION_OPTIONS}
             connection_pool = self._private_pool = ConnectionPool(**connection)
+            connection_pool._made_at = None  # what is said of it is said of this client
         self._pool = connection_pool
         self._options = client_options(options, self._known_options, self._what, connection_pool.options)
         self._closed = False  # set once, by close()
@@ -73,6 +77,22 @@ class PooledClient(ABC):
     @abstractmethod
     def _in_child(self) -> None:
         """See ``_forking.Inheritable``."""
+
+    @abstractmethod
+    def _let_go(self) -> bool:
+        """Release in the background what a client that is not closed holds; whether there was anything.
+
+        Called by the garbage collector, on any thread in the middle of anything: it takes no lock and waits for
+        nothing.
+        """
+
+    def __del__(self) -> None:
+        if exiting() or "_closed" not in self.__dict__:  # or its options were refused
+            return
+        private = self._private_pool
+        held = self._let_go() or (private is not None and private._connection is not None)
+        if held and self._made_at is not None:
+            warn_unclosed(self._what, self._made_at, "what it held is released now")
 
     def _check_open(self) -> None:
         self._check_process()

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from pooledkafka._locks import LockName, check_free, new_condition
+from pooledkafka._locks import LockName, check_free, new_lock
 from pooledkafka._logging import get_logger
 from pooledkafka.events import PoolEvent
 
@@ -26,27 +26,36 @@ class Feed:
     """
 
     def __init__(self) -> None:
-        self._changed = new_condition(LockName.FEED)
-        self._listeners: tuple[Listener, ...] = ()  # replaced under _changed; read by any thread
-        self._events: deque[PoolEvent] = deque()  # guarded by _changed
-        self._thread: threading.Thread | None = None  # guarded by _changed
+        # Taken by `with self._lock`, never by the condition, whose own way in is Python code: an exception of a signal
+        # handler would leave it locked, and the I/O thread, which tells events, waiting for ever.
+        self._lock = new_lock(LockName.FEED)
+        self._changed = threading.Condition(self._lock)
+        self._listeners: tuple[Listener, ...] = ()  # replaced under _lock; read by any thread
+        self._events: deque[PoolEvent] = deque()  # guarded by _lock
+        self._thread: threading.Thread | None = None  # guarded by _lock
 
     def add(self, listener: Listener) -> None:
         """Call ``listener`` for each event from now on."""
-        with self._changed:
+        with self._lock:
             self._listeners = (*self._listeners, listener)
 
     def remove(self, listener: Listener) -> None:
         """Undo one ``add``; does nothing for one that is not there."""
-        with self._changed:
+        with self._lock:
             listeners = list(self._listeners)
             if listener in listeners:
                 listeners.remove(listener)
             self._listeners = tuple(listeners)
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody hears; takes no lock."""
+        return bool(self._listeners)
+
     def in_child(self) -> None:
         """Begin anew in a forked process: the thread is the parent's, and so are the events that it has not told."""
-        self._changed = new_condition(LockName.FEED)
+        self._lock = new_lock(LockName.FEED)
+        self._changed = threading.Condition(self._lock)
         self._events.clear()
         self._thread = None
 
@@ -54,23 +63,28 @@ class Feed:
         """Queue ``event`` for the listeners."""
         if not self._listeners:
             return
-        with self._changed:
+        with self._lock:
             self._events.append(event)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="pooledkafka-events", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="pooledkafka-events", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # Python 3.12 starts none while the interpreter ends
+                    self._events.clear()
+                else:
+                    self._thread = thread
 
     def drain(self, timeout_s: float) -> None:
         """Wait up to ``timeout_s`` until the listeners have heard everything; not when called by one of them."""
         deadline = time.monotonic() + timeout_s
-        with self._changed:
+        with self._lock:
             while self._thread not in (None, threading.current_thread()):
                 if not self._changed.wait(deadline - time.monotonic()):
                     return
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._events:
                     self._thread = None
                     self._changed.notify_all()

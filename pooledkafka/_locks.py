@@ -38,8 +38,8 @@ class LockName(Enum):
     VIEWS = 5, "SharedCluster._views_lock"
     CLUSTER = 5, "SharedCluster._lock"
     LISTENERS = 5, "ClusterView._listeners_lock"
-    MAILBOX = 5, "Mailbox._changed"
-    FEED = 5, "Feed._changed"
+    MAILBOX = 5, "Mailbox._lock"
+    FEED = 5, "Feed._lock"
     BATCH = 5, "BatchFuture._counting"
 
     def __init__(self, place: int, label: str) -> None:

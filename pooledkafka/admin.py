@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaAdminClient
@@ -9,6 +11,7 @@ from kafka import KafkaAdminClient
 from pooledkafka._client import PooledClient
 from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._locks import LockName, new_lock
+from pooledkafka._unclosed import made_here
 from pooledkafka._wire import WiredAdmin
 from pooledkafka.config import ADMIN_OPTIONS
 from pooledkafka.pool import ConnectionPool
@@ -38,22 +41,25 @@ class Admin(PooledClient):
     kind = "admin"
     _what = "an admin client"
     _known_options = ADMIN_OPTIONS
+    _wired: WiredAdmin | None = None
 
     def __init__(self, *, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
         super().__init__(connection_pool, options)
+        if self._private_pool is not None:  # in a shared one it holds nothing but while a call of it is under way
+            self._made_at = made_here()
         # Guards the field below and that _closed is set; never held while the pool connects or answers are waited for.
         self._opening = new_lock(LockName.OPENING)
-        self._wired: WiredAdmin | None = None
+        self._wired = None
         inherit(self)
 
     def close(self, timeout_ms: float = 30_000) -> None:
         """Detach; the pool and its other clients go on. Idempotent."""
-        notice_fork()
+        self._pool._check_may_wait("close an admin client")
         with self._opening:
             self._closed = True
         self._pool._forget(self)
         try:
-            self._detach(timeout_ms)
+            self._detach(timeout_ms, timeout_ms)
         finally:
             self._close_private_pool(timeout_ms)
 
@@ -65,11 +71,22 @@ class Admin(PooledClient):
     def _waits_for_me(self) -> bool:
         return False
 
-    def _detach(self, timeout_ms: float) -> None:
+    def _tell_to_end(self) -> None:
+        pass
+
+    def _let_go(self) -> bool:
+        wired = self._wired
+        if wired is None or wired.ended:
+            return False
+        wired.drop(self._pool._told_of_dropped(self.kind))
+        return True
+
+    def _detach(self, timeout_ms: float, wait_ms: float) -> bool:
         with self._opening:
             wired, self._wired = self._wired, None
         if wired is not None:
             wired.close()
+        return True
 
     def __getattr__(self, name: str) -> Any:
         """``KafkaAdminClient``'s methods.
@@ -89,7 +106,12 @@ class Admin(PooledClient):
                 except BaseException:
                     self._pool._forget(self)
                     raise
-            return getattr(self._wired.kafka, name)
+            found = getattr(self._wired.kafka, name)
+        return functools.partial(self._call, found) if callable(found) else found
+
+    def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # Holds this client, which may be in no one else's hands, until the method has returned.
+        return method(*args, **kwargs)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "attached" if self._wired is not None else "not attached"

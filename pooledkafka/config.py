@@ -22,7 +22,7 @@ _PER_CLIENT = {"request_timeout_ms", "max_in_flight_requests_per_connection", "m
 
 CONNECTION_OPTIONS = frozenset(
     set(KafkaConnectionManager.DEFAULT_CONFIG) - _PER_CLIENT
-    | {"bootstrap_timeout_ms", "selector", "socks5_proxy", "allow_auto_create_topics"}
+    | {"bootstrap_timeout_ms", "selector", "socks5_proxy", "allow_auto_create_topics", "exit_timeout_ms"}
 )
 """What all clients of a pool share: where it connects, as whom, how, and what it asks the cluster for."""
 
@@ -39,6 +39,7 @@ _DEFAULTS: dict[str, Any] = {
     # kafka-python's 30 s are for clients that each try by themselves. A pool tries once for all of its clients: it can
     # afford to do so each second, as Java's client does, and all of them depend on it.
     "reconnect_backoff_max_ms": 1_000,
+    "exit_timeout_ms": 5_000,
 }
 
 _SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")

@@ -13,8 +13,9 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._client import PooledClient
 from pooledkafka._forking import abandon, inherit, notice_fork
-from pooledkafka._locks import LockName, new_lock
-from pooledkafka._wire import Interrupted, WiredConsumer
+from pooledkafka._locks import LockName, new_rlock
+from pooledkafka._unclosed import made_here
+from pooledkafka._wire import Interrupted, Listening, Subscriber, WiredConsumer
 from pooledkafka.config import CONSUMER_OPTIONS
 from pooledkafka.errors import ConcurrentUseError, PoolClosedError, PoolTimeoutError
 from pooledkafka.pool import ConnectionPool
@@ -23,6 +24,7 @@ __all__ = ["Consumer"]
 
 _RUN_POLL_MS = 1_000
 """How long a run waits for records at a time; whatever ends it ends the wait as well."""
+_INTERRUPT_AGAIN_S = 0.05
 
 
 class Consumer(PooledClient):
@@ -54,21 +56,24 @@ class Consumer(PooledClient):
     kind = "consumer"
     _what = "a consumer"
     _known_options = CONSUMER_OPTIONS
+    _wired: WiredConsumer | None = None
 
     def __init__(self, *topics: str, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
         super().__init__(connection_pool, options)
         # Held by the thread that uses the consumer, while its user's handlers run too, so others only try to take it.
-        # Guards the fields below it, but for _closed, which any thread sets, once.
-        self._use = new_lock(LockName.USE)
+        # Guards the fields below it, but for _closed, which any thread sets, once. Reentrant: an exception of a signal
+        # handler may come between taking it and noting that, and the thread that hears it must still be able to close.
+        self._use = new_rlock(LockName.USE)
         self._user: int | None = None  # the thread that holds _use
-        self._listening: int | None = None  # the thread of a rebalance listener, which that thread waits for
-        self._wired: WiredConsumer | None = None
+        self._listening = Listening()  # the thread of a rebalance listener, which that thread waits for
+        self._wired = None
         # What to do with a consumer that was just wired: on the first use, and after the pool was connected anew.
         self._resubscribe: Callable[[WiredConsumer], None] | None = None
         self._ending = False  # set by the thread that ends this consumer, from before it holds _use until after
         self._stop_asked = False  # set by any thread, taken back when a run ends
         self._running = False  # guarded by _use
         self._woken = False  # set by any thread, for a first use that has wired nothing yet to interrupt
+        self._made_at = made_here()
         if topics:
             self._resubscribe = self._subscription_to(topics=topics)
         inherit(self)
@@ -87,46 +92,65 @@ class Consumer(PooledClient):
         Raises:
             PoolTimeoutError: a call in another thread did not end in time; the consumer is closed, but still attached.
         """
-        notice_fork()
+        self._pool._check_may_wait("close a consumer")
         self._closed = True
         self._pool._forget(self)
         try:
-            self._end(autocommit, timeout_ms)
+            if not self._end(autocommit, timeout_ms, timeout_ms):
+                raise PoolTimeoutError(
+                    f"the consumer could not be ended within {timeout_ms:.0f} ms, because another thread is in a call "
+                    "of it that did not return"
+                )
         finally:
             self._close_private_pool(timeout_ms)
 
     def _in_child(self) -> None:
-        self._use = new_lock(LockName.USE)
-        self._user = self._listening = None
+        self._use = new_rlock(LockName.USE)
+        self._user = None
+        self._listening = Listening()
         abandon(self._wired)
         self._wired = None
         self._ending = self._running = False
         self._forked = True
 
-    def _detach(self, timeout_ms: float) -> None:
-        self._end(True, timeout_ms)
-
-    def _end(self, autocommit: bool, timeout_ms: float) -> None:
+    def _tell_to_end(self) -> None:
         self._ending = True
-        try:
-            self._end_within(autocommit, time.monotonic() + timeout_ms / 1000, timeout_ms)
-        finally:
-            self._ending = False
+        if not self._waits_for_me():  # else what ends it would be cut short as well
+            self.wakeup()
 
     def _waits_for_me(self) -> bool:
-        return threading.get_ident() in (self._user, self._listening)
+        return threading.get_ident() in (self._user, self._listening.thread)
 
-    def _end_within(self, autocommit: bool, deadline: float, timeout_ms: float) -> None:
+    def _detach(self, timeout_ms: float, wait_ms: float) -> bool:
+        return self._end(True, timeout_ms, wait_ms)
+
+    def _let_go(self) -> bool:
+        wired = self._wired
+        if wired is None or wired.ended:
+            return False
+        wired.drop(self._pool._told_of_dropped(self.kind))
+        return True
+
+    def _end(self, autocommit: bool, timeout_ms: float, wait_ms: float) -> bool:
+        """End its work within ``timeout_ms``; False where another thread was in a call of it for ``wait_ms``."""
+        self._ending = True
+        deadline = time.monotonic() + timeout_ms / 1000
+        comes_again = False
+        try:
+            ended = self._end_within(autocommit, deadline, min(deadline, time.monotonic() + wait_ms / 1000))
+            comes_again = not ended and time.monotonic() < deadline  # until then no call may begin, nor a run go on
+        finally:
+            self._ending = comes_again
+        return ended
+
+    def _end_within(self, autocommit: bool, deadline: float, give_up_at: float) -> bool:
         within_own_call = self._waits_for_me()
         if not within_own_call:
             # A poll in another thread holds _use. It may have just passed the point where an interrupt takes effect
             # and wait again, so it is interrupted until it lets go.
-            while not self._use.acquire(timeout=0.05):
-                if time.monotonic() >= deadline:
-                    raise PoolTimeoutError(
-                        f"the consumer could not be ended within {timeout_ms:.0f} ms, because another thread is in a "
-                        "call of it that did not return"
-                    )
+            while not self._use.acquire(timeout=_INTERRUPT_AGAIN_S):
+                if time.monotonic() >= give_up_at:
+                    return False
                 self.wakeup()
         try:
             if self._wired is not None:
@@ -140,6 +164,7 @@ class Consumer(PooledClient):
             self._wired = None
             if not within_own_call:
                 self._use.release()
+        return True
 
     def wakeup(self) -> None:
         """Make a ``poll`` that waits now, or the next one, return without records; from any thread."""
@@ -200,7 +225,7 @@ class Consumer(PooledClient):
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         with self._using() as wired:
             try:
-                return getattr(wired.kafka, method)(*args, **kwargs)
+                return wired.calling(getattr(wired.kafka, method), *args, **kwargs)
             finally:
                 wired.stir()
 
@@ -234,10 +259,8 @@ class Consumer(PooledClient):
     def _subscription_to(
         self, listener: Any = None, from_beginning: bool | None = None, **what: Any
     ) -> Callable[[WiredConsumer], None]:
-        def on_thread(ident: int | None) -> None:
-            self._listening = ident
-
-        return lambda wired: wired.subscribe(listener, on_thread, from_beginning, **what)
+        subscriber = None if listener is None else Subscriber(listener, self._listening)
+        return lambda wired: wired.subscribe(subscriber, from_beginning, **what)
 
     def unsubscribe(self) -> None:
         """Leave all topics and partitions."""
@@ -274,6 +297,10 @@ class Consumer(PooledClient):
                     wired.kafka.poll, timeout_ms=timeout_ms, max_records=max_records
                 )
             except Interrupted:
+                if wired.over:
+                    raise PoolClosedError(
+                        "the consumer was closed, or its pool disconnected, during this call"
+                    ) from None
                 return {}
             return records
 
@@ -313,14 +340,14 @@ class Consumer(PooledClient):
         with self._using() as wired:
             self._running = True
             try:
-                while not self._run_is_over:
+                while not self._run_is_over and not wired.over:
                     try:
                         batches = wired.polling(wired.poll_unhandled, _RUN_POLL_MS, max_records)
-                    except Interrupted:
+                    except (Interrupted, PoolClosedError):
                         continue
                     try:
                         for partition, records in batches.items():
-                            wired.handle(partition, records, handler, lambda: self._run_is_over)
+                            wired.handle(partition, records, handler, lambda: self._run_is_over or wired.over)
                         self._check_process()  # a handler that forks may return in both processes
                     except BaseException:
                         with suppress(KafkaError):  # the handler's own error says more

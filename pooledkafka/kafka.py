@@ -47,12 +47,18 @@ class Kafka:
         leased_connections_per_second: float = 20,
         fetch_buffer_bytes: int = 67_108_864,
         request_timeout_ms: float = 30_000,
+        exit_timeout_ms: float | None = None,
     ) -> ConnectionPool:
         """A pool for this cluster; see ``ConnectionPool`` for its options.
 
-        ``metadata_max_age_ms`` and ``allow_auto_create_topics`` default to what was given to ``Kafka``, if anything.
+        ``metadata_max_age_ms``, ``allow_auto_create_topics`` and ``exit_timeout_ms`` default to what was given to
+        ``Kafka``, if anything.
         """
-        given = {"metadata_max_age_ms": metadata_max_age_ms, "allow_auto_create_topics": allow_auto_create_topics}
+        given = {
+            "metadata_max_age_ms": metadata_max_age_ms,
+            "allow_auto_create_topics": allow_auto_create_topics,
+            "exit_timeout_ms": exit_timeout_ms,
+        }
         options: dict[str, Any] = {
             **self._options,
             **{name: value for name, value in given.items() if value is not None},

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
 
+from pooledkafka._connection import Connection, counted, exiting
 from pooledkafka._feed import Feed, Listener
 from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._locks import LockName, new_lock, new_rlock
 from pooledkafka._logging import get_logger
+from pooledkafka._unclosed import Place, made_here, warn_unclosed
 from pooledkafka._uwsgi import uwsgi_concerns
-from pooledkafka._wire import LONGEST_WAIT_MS, Engine, Lane, Senders
+from pooledkafka._wire import LONGEST_WAIT_MS, Engine, Lane
 from pooledkafka.config import check_sizes, pool_options
-from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
-from pooledkafka.events import ClientAttached, ClientDetached
+from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolError, PoolTimeoutError
+from pooledkafka.events import ClientAttached, ClientDetached, PoolEvent
 from pooledkafka.stats import PoolStats
 
 __all__ = ["ConnectionPool"]
@@ -30,6 +33,20 @@ _LOOK_S = 0.05
 
 _LISTENERS_S = 1.0
 """How long ``disconnect`` waits for listeners to hear of it."""
+_TURN_MS = 50.0
+"""How long a client that is in use is waited for before the next has its turn."""
+
+
+def _weakly(feed: Feed) -> Callable[[PoolEvent], None]:
+    """Tells a feed while its pool is there: the event loop keeps no listener, which may refer to the pool, alive."""
+    there = weakref.ref(feed)
+
+    def tell(event: PoolEvent) -> None:
+        known = there()
+        if known is not None:
+            known.tell(event)
+
+    return tell
 
 
 class State(Enum):
@@ -45,31 +62,26 @@ class AttachedClient(Protocol):
 
     kind: str
 
-    def _detach(self, timeout_ms: float) -> None:
-        """End the client's work within ``timeout_ms``."""
+    def _tell_to_end(self) -> None:
+        """Let the call that a thread may be in return soon."""
+
+    def _detach(self, timeout_ms: float, wait_ms: float) -> bool:
+        """End the client's work within ``timeout_ms``; False where a thread was in a call of it for ``wait_ms``."""
 
     def _waits_for_me(self) -> bool:
         """Whether ``_detach`` waits for this thread, which is in a call of the client."""
 
 
-class Connection:
-    """What a pool has while it is connected."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.senders = Senders(engine)
-
-
 class _Ending:
     """What a disconnect() waits for."""
 
-    def __init__(self, clients: Collection[AttachedClient], senders: Senders) -> None:
+    def __init__(self, clients: Collection[AttachedClient], connection: Connection) -> None:
         self._clients = clients
-        self._senders = senders
+        self._connection = connection
 
     def waits_for_me(self) -> bool:
         """Whether this thread is in a call, a handler or a callback that is waited for."""
-        return self._senders.waits_for_me() or any(client._waits_for_me() for client in self._clients)
+        return self._connection.waits_for_this_thread or any(client._waits_for_me() for client in self._clients)
 
 
 class ConnectionPool:
@@ -94,6 +106,8 @@ class ConnectionPool:
             Everything else its clients ask has their own ``request_timeout_ms``. Default: 30000.
         fetch_buffer_bytes: how many bytes may be read ahead for all consumers together; one answer for each broker may
             come on top. Default: 67108864 (64 MiB).
+        exit_timeout_ms: how many milliseconds the end of the interpreter may take to send what is buffered and to leave
+            groups, where the pool was not disconnected; what is not delivered by then is logged. Default: 5000.
         options: kafka-python's connection and security options (``bootstrap_servers``, ``security_protocol``, ...),
             with its names, defaults and meaning.
 
@@ -120,6 +134,7 @@ class ConnectionPool:
         leased_connections_per_second: float = 20,
         fetch_buffer_bytes: int = 67_108_864,
         request_timeout_ms: float = 30_000,
+        exit_timeout_ms: float = 5_000,
         **options: Any,
     ) -> None:
         self._limits: dict[str, Any] = {
@@ -139,18 +154,19 @@ class ConnectionPool:
                 **options,
                 "metadata_max_age_ms": metadata_max_age_ms,
                 "allow_auto_create_topics": allow_auto_create_topics,
+                "exit_timeout_ms": exit_timeout_ms,
             }
         )
         self.options["request_timeout_ms"] = request_timeout_ms
+        self._made_at: Place | None = made_here()  # None: its client speaks for it
         # _life is held while connecting and disconnecting, which wait for brokers, and for clients to end: their locks
         # come after it. _lock guards the fields below it and is never held while anything is waited for.
         self._life = new_rlock(LockName.LIFE)
         self._lock = new_lock(LockName.POOL)
         self._state = State.NEW
         self._connection: Connection | None = None
-        self._clients: dict[int, AttachedClient] = {}  # consumers and admin clients, by id()
-        # Producers are handles that come and go, one for each request of a web application, say; nothing in the pool
-        # keeps one alive, and what it has sent is the sender's.
+        # Nothing in the pool keeps a client alive: one that is dropped is collected, and releases what it holds.
+        self._clients: weakref.WeakSet[Any] = weakref.WeakSet()  # consumers and admin clients
         self._producers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._ending: _Ending | None = None  # set while disconnect() waits for clients; read by any thread
         self._ended_created = 0  # connections of engines that have been stopped
@@ -193,7 +209,7 @@ class ConnectionPool:
                     "return; call connect() after that"
                 )
             try:
-                engine = Engine(self.options, **self._limits, tell=self._feed.tell)
+                engine = Engine(self.options, **self._limits, tell=_weakly(self._feed))
             except (ValueError, TypeError, AssertionError) as error:
                 raise ConfigurationError(
                     f"the pool cannot be set up with these options: {error}. Check bootstrap_servers (host:port, "
@@ -205,7 +221,7 @@ class ConnectionPool:
                 engine.stop()
                 raise
             with self._lock:
-                self._connection = Connection(engine)
+                self._connection = Connection(engine, self.options["exit_timeout_ms"])
                 self._state = State.CONNECTED
             for concern in uwsgi_concerns():
                 _log.warning("uWSGI is not set up for connection pools", concern=concern)
@@ -224,8 +240,10 @@ class ConnectionPool:
         Raises:
             PoolTimeoutError: records were left undelivered; the message says how many. The pool is disconnected. Or
                 another thread was connecting or disconnecting it all that time.
+            PoolError: called where it would wait for this very thread: in a callback of a record, or on the pool's I/O
+                thread. Nothing was done.
         """
-        notice_fork()
+        self._check_may_wait("disconnect the pool")
         deadline = time.monotonic() + timeout_ms / 1000
         with self._living(deadline, f"disconnected within {timeout_ms:.0f} ms", "disconnect()") as may:
             if not may:
@@ -235,16 +253,20 @@ class ConnectionPool:
                 if connection is None:
                     return
                 self._state = State.DISCONNECTED
-                clients = list(self._clients.values())
+                clients = list(self._clients)
                 self._clients.clear()
                 producers = len(self._producers)
                 self._producers.clear()
-                self._ending = _Ending(clients, connection.senders)
+                self._ending = _Ending(clients, connection)
             try:
-                undelivered = self._end(connection, clients, deadline)
+                try:
+                    self._detach_all(clients, deadline)
+                except BaseException:  # a second signal, say: no more waiting than it takes to leave groups
+                    connection.end(time.monotonic())
+                    raise
+                undelivered = connection.end(deadline)
             finally:
                 self._ending = None
-                connection.engine.stop()
                 with self._lock:
                     self._ended_created += connection.engine.created.total()
                     self._ended_closed += connection.engine.created.total()
@@ -252,11 +274,11 @@ class ConnectionPool:
                 self._feed.tell(ClientDetached(client.kind))
             for _ in range(producers):
                 self._feed.tell(ClientDetached("producer"))
-            _log.info("disconnected", undelivered=undelivered)
+            _log.info("disconnected", undelivered=undelivered.total())
         self._feed.drain(_LISTENERS_S)
         if undelivered:
             raise PoolTimeoutError(
-                f"the pool is disconnected, but {undelivered} records could not be delivered within {timeout_ms:.0f} "
+                f"the pool is disconnected, but {counted(undelivered)} could not be delivered within {timeout_ms:.0f} "
                 "ms; their futures have failed. Call flush() before disconnect(), or give it a longer timeout_ms."
             )
 
@@ -285,14 +307,35 @@ class ConnectionPool:
             life.release()
 
     @staticmethod
-    def _end(connection: Connection, clients: list[AttachedClient], deadline: float) -> int:
-        # Consumers first: what their handlers were about to send is still sent.
-        for client in sorted(clients, key=lambda client: client.kind, reverse=True):
-            try:
-                client._detach(max(0.0, deadline - time.monotonic()) * 1000)
-            except Exception as error:  # the others, and the records of the producers, must not suffer for it
-                _log.warning("a client did not end in order", client=client.kind, error=repr(error))
-        return connection.senders.close(max(0.0, deadline - time.monotonic()) * 1000)
+    def _detach_all(clients: list[AttachedClient], deadline: float) -> None:
+        # Consumers first: what their handlers were about to send is still sent. All are told before any is waited for,
+        # and none for long while there are others: one whose handler does not return would take all of their time.
+        waiting = sorted(clients, key=lambda client: client.kind, reverse=True)
+        for client in waiting:
+            client._tell_to_end()
+        while waiting:
+            busy = []
+            for client in waiting:
+                left_ms = max(0.0, deadline - time.monotonic()) * 1000
+                try:
+                    ended = client._detach(left_ms, _TURN_MS)
+                except Exception as error:  # the others, and the records of the producers, must not suffer for it
+                    _log.warning("a client did not end in order", client=client.kind, error=repr(error))
+                    continue
+                if not ended and left_ms:
+                    busy.append(client)
+                elif not ended:
+                    _log.warning("a client did not end in order, for a thread is in a call of it", client=client.kind)
+            waiting = busy
+
+    def __del__(self) -> None:
+        # On any thread, in the middle of anything: takes no lock and waits for nothing.
+        connection = self.__dict__.get("_connection")
+        if connection is None or exiting():
+            return
+        connection.drop()
+        if self._made_at is not None:
+            warn_unclosed("a connected pool", self._made_at, "it is disconnected now, in the background")
 
     def _in_child(self) -> None:
         # A pool that was connected, or was connecting, connects anew at its first use here.
@@ -302,7 +345,7 @@ class ConnectionPool:
         abandon((connection, self._clients, self._producers))
         if self._state is State.CONNECTED:
             self._state = State.NEW
-        self._clients = {}
+        self._clients = weakref.WeakSet()
         self._producers = weakref.WeakSet()
         self._ended_created = self._ended_closed = 0
         self._feed.in_child()
@@ -327,14 +370,15 @@ class ConnectionPool:
         """Count ``client`` among those that ``disconnect()`` ends, and return what it works with."""
         with self._lock:
             connection = self._connected()
-            self._clients[id(client)] = client
+            self._clients.add(client)
             self._feed.tell(ClientAttached(client.kind))
         return connection.engine
 
     def _forget(self, client: AttachedClient) -> None:
         with self._lock:
-            known = self._clients.pop(id(client), None)
-        if known is not None:
+            known = client in self._clients
+            self._clients.discard(client)
+        if known:
             self._feed.tell(ClientDetached(client.kind))
 
     def _attach_producer(self, producer: Any) -> Connection:
@@ -351,6 +395,27 @@ class ConnectionPool:
             self._producers.discard(producer)
         if known:
             self._feed.tell(ClientDetached("producer"))
+
+    def _told_of_dropped(self, kind: str) -> Callable[[], None]:
+        """Tells listeners of a client that was dropped, after this pool may have been dropped as well."""
+        feed = self._feed
+        return lambda: feed.tell(ClientDetached(kind))
+
+    def _tell_of_dropped(self, kind: str) -> None:
+        """The same in the background, where anybody listens; takes no lock."""
+        connection = self._connection
+        if connection is not None and self._feed.has_listeners:
+            connection.engine.soon(self._told_of_dropped(kind))
+
+    def _check_may_wait(self, what: str) -> None:
+        """Raise PoolError on a thread that would wait for itself."""
+        notice_fork()
+        connection = self._connection
+        if connection is not None and connection.waits_for_this_thread:
+            raise PoolError(
+                f"cannot {what} on thread {threading.current_thread().name!r}: it would wait for what this very thread "
+                "is to do when the callback has returned. Do it on a thread of your own that the callback wakes."
+            )
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -401,7 +466,7 @@ class ConnectionPool:
         notice_fork()
         with self._lock:
             engine = self._connection.engine if self._connection is not None else None
-            kinds = [client.kind for client in self._clients.values()]
+            kinds = [client.kind for client in list(self._clients)]
             producers = len(self._producers)
             created, closed = self._ended_created, self._ended_closed
         connections: dict[int, dict[str, int]] = {}

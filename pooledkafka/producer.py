@@ -11,12 +11,14 @@ from kafka.partitioner import Partitioner
 
 from pooledkafka._batch import BatchFuture, not_told
 from pooledkafka._client import PooledClient
+from pooledkafka._connection import Connection
 from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._locks import LockName, check_free, new_lock
+from pooledkafka._unclosed import made_here
 from pooledkafka._wire import WiredProducer, as_serializer, fail_in_child
 from pooledkafka.config import PRODUCER_OPTIONS
 from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
-from pooledkafka.pool import Connection, ConnectionPool
+from pooledkafka.pool import ConnectionPool
 
 __all__ = ["Producer"]
 
@@ -50,6 +52,8 @@ class Producer(PooledClient):
 
     _what = "a producer"
     _known_options = PRODUCER_OPTIONS
+    _connection: Connection | None = None
+    _sender: WiredProducer | None = None
 
     def __init__(self, *, connection_pool: ConnectionPool | None = None, **options: Any) -> None:
         super().__init__(connection_pool, options)
@@ -58,6 +62,9 @@ class Producer(PooledClient):
                 f"partitioner={options['partitioner']!r} has no method partition(); give an object of a class that "
                 "extends kafka.partitioner.Partitioner"
             )
+        # Other handles hold nothing of their own, and may be dropped as they are.
+        if self._private_pool is not None or options.get("transactional_id") is not None:
+            self._made_at = made_here()
         self._key_serializer = self._value_serializer = None
         if "partitioner" not in options:  # one of the user's may look at keys and values as they were given
             self._key_serializer = as_serializer(self._options.pop("key_serializer", None))
@@ -65,8 +72,8 @@ class Producer(PooledClient):
         # Guards the two fields below and that _closed is set; never held while the pool connects or records are sent.
         # Once set, _sender is read without it.
         self._opening = new_lock(LockName.OPENING)
-        self._connection: Connection | None = None
-        self._sender: WiredProducer | None = None
+        self._connection = None
+        self._sender = None
         # Futures of this handle's records that are not done; added by any thread, taken out by whichever completes one.
         self._unfinished: set[Any] = set()
         inherit(self)
@@ -76,13 +83,21 @@ class Producer(PooledClient):
     def close(self, timeout_ms: float = 30_000) -> None:
         """Send what is buffered and detach; the pool and its other clients go on. Idempotent.
 
+        In a callback of a record, which runs on the thread that delivers them, it does not wait for the rest.
+
         Args:
             timeout_ms: milliseconds to wait for acknowledgements.
 
         Raises:
             PoolTimeoutError: records were left undelivered; the message says how many. The producer is closed.
+            PoolError: called where it would wait for this very thread: on the pool's I/O thread, or, for a producer
+                with a ``transactional_id`` or a private pool, in a callback of a record.
         """
         notice_fork()
+        sender = self._sender
+        delivering = sender is not None and sender.on_sender_thread
+        if not delivering or self._made_at is not None:
+            self._pool._check_may_wait("close a producer")
         with self._opening:
             self._closed = True
             connection, self._connection = self._connection, None
@@ -96,7 +111,8 @@ class Producer(PooledClient):
 
     def _finish(self, connection: Connection, sender: WiredProducer, timeout_ms: float) -> None:
         try:
-            sender.flush(list(self._unfinished), timeout_ms)
+            if not sender.on_sender_thread:
+                sender.flush(list(self._unfinished), timeout_ms)
         except KafkaTimeoutError as error:
             raise PoolTimeoutError(
                 f"the producer is closed, but {error}. They will still be sent while the pool is connected; call "
@@ -104,6 +120,15 @@ class Producer(PooledClient):
             ) from error
         finally:
             connection.senders.release(sender, timeout_ms)
+
+    def _let_go(self) -> bool:
+        sender, connection = self._sender, self._connection
+        if sender is None or connection is None or connection is not self._pool._connection:
+            return False
+        if sender.counted:
+            connection.drop_sender(sender)
+        self._pool._tell_of_dropped("producer")
+        return sender.counted
 
     def _in_child(self) -> None:
         self._opening = new_lock(LockName.OPENING)
@@ -168,8 +193,9 @@ class Producer(PooledClient):
             raise PoolClosedError(
                 "the record was not sent: the producer was closed, or its pool disconnected, meanwhile"
             ) from error
-        self._unfinished.add(future)
-        future.add_both(lambda _: self._unfinished.discard(future))
+        unfinished = self._unfinished  # and not this handle, which a record that waits need not keep alive
+        unfinished.add(future)
+        future.add_both(lambda _: unfinished.discard(future))
         return future
 
     def send_batch(self, topic: str, messages: Iterable[Mapping[str, Any]]) -> BatchFuture:
@@ -216,8 +242,9 @@ class Producer(PooledClient):
 
         Raises:
             KafkaTimeoutError: some were not acknowledged in time.
+            PoolError: called in a callback of a record or on the pool's I/O thread, for which it would wait.
         """
-        notice_fork()
+        self._pool._check_may_wait("flush a producer")
         sender = self._sender
         if sender is not None and self._connection is self._pool._connection:
             sender.flush(list(self._unfinished), None if timeout is None else timeout * 1000)

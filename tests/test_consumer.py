@@ -16,7 +16,7 @@ from pooledkafka import (
     PoolClosedError,
     PoolTimeoutError,
 )
-from pooledkafka._wire import Interrupted
+from pooledkafka._wire import Interrupted, Subscriber
 from tests.scripted_broker import ScriptedBroker
 
 ORDERS = TopicPartition("orders", 0)
@@ -64,11 +64,12 @@ class FakeWired:
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return call(*args, **kwargs)
 
-    def subscribe(
-        self, listener: Any, on_thread: Callable[[int | None], None], from_beginning: bool | None, **what: Any
-    ) -> None:
-        self.on_thread, self.from_beginning = on_thread, from_beginning
-        self.kafka.subscribe(listener=listener, **what)
+    calling = polling
+    over = False
+
+    def subscribe(self, subscriber: Subscriber | None, from_beginning: bool | None, **what: Any) -> None:
+        self.from_beginning = from_beginning
+        self.kafka.subscribe(listener=subscriber and subscriber.listener, **what)
 
     def resumption(self) -> None:
         """As in a group."""
@@ -78,6 +79,9 @@ class FakeWired:
 
     def close(self, **how: Any) -> None:
         self.closed_with = how
+
+    def drop(self, then: Callable[[], None]) -> None:
+        """Nothing to release."""
 
     def wait_for_interrupt(self) -> Any:
         assert self.interrupted.wait(5)
@@ -284,10 +288,10 @@ def test_a_callback_within_a_call_may_use_the_consumer(consumer: Consumer, made:
 def test_a_listener_that_a_call_waits_for_may_use_the_consumer(consumer: Consumer, made: list[FakeWired]) -> None:
     consumer.assignment()
     poller = Poller(consumer, made[0])  # its rebalance listener runs on this thread, say
-    made[0].on_thread(threading.get_ident())
+    consumer._listening.thread = threading.get_ident()
     consumer.seek(ORDERS, 5)
     assert calls_of(made[0], "seek") == [("seek", (ORDERS, 5), {})]
-    made[0].on_thread(None)
+    consumer._listening.thread = None
     with pytest.raises(ConcurrentUseError):
         consumer.seek(ORDERS, 5)
     poller.end()

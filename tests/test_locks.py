@@ -114,7 +114,7 @@ def test_waiting_on_a_condition_under_another_lock_is_refused() -> None:
     with (
         new_lock(LockName.POOL),
         changed,
-        pytest.raises(AssertionError, match=r"waiting on Feed._changed while holding"),
+        pytest.raises(AssertionError, match=r"waiting on Feed._lock while holding"),
     ):
         changed.wait(0.01)
 

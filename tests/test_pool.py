@@ -5,7 +5,12 @@ import threading
 from typing import Any
 
 import pytest
-from kafka.errors import KafkaTimeoutError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.sasl import (
@@ -47,11 +52,15 @@ class Client:
         self.timeouts_ms: list[float] = []
         self._error = error
 
-    def _detach(self, timeout_ms: float) -> None:
+    def _tell_to_end(self) -> None:
+        """It is in no call."""
+
+    def _detach(self, timeout_ms: float, wait_ms: float) -> bool:
         self.timeouts_ms.append(timeout_ms)
         self.ended.append(self)
         if self._error is not None:
             raise self._error
+        return True
 
     def _waits_for_me(self) -> bool:
         return False
@@ -319,8 +328,9 @@ def test_a_client_that_does_not_end_in_order_holds_up_no_other(
     pool: ConnectionPool, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended: list[Client] = []
-    for _ in range(3):
-        attach(pool, Client(ended=ended, error=PoolTimeoutError("another thread is in a call of it")))
+    clients = [Client(ended=ended, error=KafkaConnectionError("lost")) for _ in range(3)]
+    for client in clients:
+        attach(pool, client)
     pool.disconnect()
     assert len(ended) == 3
     assert caplog.text.count("a client did not end in order") == 3
@@ -353,9 +363,10 @@ def test_a_client_that_was_forgotten_is_not_ended(pool: ConnectionPool) -> None:
 
 
 def test_the_first_client_connects_a_new_pool(pool: ConnectionPool) -> None:
-    engine = attach(pool, Client())
+    client, admin = Client(), Client("admin")
+    engine = attach(pool, client)
     assert pool.client is engine.client
-    assert attach(pool, Client("admin")) is engine
+    assert attach(pool, admin) is engine
     assert (pool.stats().consumers, pool.stats().admins) == (1, 1)
 
 
@@ -423,7 +434,8 @@ def test_a_glance_at_its_repr_says_how_it_is(pool: ConnectionPool, broker: Scrip
         f"<ConnectionPool '{broker.address}' [new | clients: 0 consumers, 0 producers | "
         "connections: 0 to 0 brokers | in flight: 0]>"
     )
-    attach(pool, Client())
+    client = Client()
+    attach(pool, client)
     open_control_lane(pool)
     assert "[connected | clients: 1 consumers, 0 producers | connections: 1 to 1 brokers" in repr(pool)
     pool.disconnect()

@@ -191,7 +191,7 @@ def test_disconnecting_delivers_and_connecting_works_again(producer: Producer, p
 def test_disconnecting_counts_what_was_not_delivered(producer: Producer, pool: ConnectionPool, log: Log) -> None:
     log.open.clear()
     futures = [producer.send("orders", b"value") for _ in range(3)]
-    with pytest.raises(PoolTimeoutError, match="3 records could not be delivered within 50 ms"):
+    with pytest.raises(PoolTimeoutError, match=r"3 records \(3 of orders\) could not be delivered within 50 ms"):
         pool.disconnect(timeout_ms=50)
     log.open.set()
     assert all(future.failed() for future in futures)
@@ -232,6 +232,8 @@ def test_a_transactional_id_belongs_to_one_handle_at_a_time(pool: ConnectionPool
         again.metrics()
     first.close()
     again.metrics()
+    again.close()
+    other.close()
 
 
 def test_handles_of_equal_settings_share_a_sender_and_others_do_not(pool: ConnectionPool) -> None:

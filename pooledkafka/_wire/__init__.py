@@ -9,6 +9,7 @@ from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.fetching import LONGEST_WAIT_MS
 from pooledkafka._wire.futures import fail_in_child
 from pooledkafka._wire.lanes import Lane
+from pooledkafka._wire.listeners import Listening, Subscriber
 from pooledkafka._wire.senders import Senders, as_serializer
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Engine",
     "Interrupted",
     "Lane",
+    "Listening",
     "Senders",
+    "Subscriber",
     "WiredAdmin",
     "WiredConsumer",
     "WiredProducer",

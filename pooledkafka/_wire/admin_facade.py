@@ -29,6 +29,11 @@ class AdminFacade:
         self.cluster.close()
         self._engine.call(self._engine.close_leases, self._manager.leases)
 
+    def leave(self) -> None:
+        """``close``, on the I/O thread."""
+        self.cluster.close()
+        self._engine.close_leases(self._manager.leases)
+
 
 class AdminManager(ManagerView):
     """Sends an admin client's requests; on the I/O thread but for ``run``."""

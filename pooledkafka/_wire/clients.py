@@ -7,8 +7,9 @@ import random
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -26,9 +27,9 @@ from pooledkafka._wire.consumer_facade import ConsumerFacade
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.idling import Idling
 from pooledkafka._wire.lanes import Lane
-from pooledkafka._wire.listeners import off_the_io_thread
+from pooledkafka._wire.listeners import Subscriber, off_the_io_thread
 from pooledkafka._wire.producer_facade import ProducerFacade
-from pooledkafka.errors import PoolClosedError
+from pooledkafka.errors import PoolClosedError, PoolError
 
 __all__ = ["WiredAdmin", "WiredConsumer", "WiredProducer"]
 
@@ -105,23 +106,36 @@ class WiredConsumer:
         """Whether the connections under it are gone for good."""
         return bool(self._engine.net._closed)
 
+    @property
+    def over(self) -> bool:
+        """Whether it was closed, or its connections are gone."""
+        return self.ended or bool(self.kafka._closed)
+
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a call that may wait for records; raises ``Interrupted`` when ``interrupt`` ended the wait."""
+        """``calling`` what may wait for records; raises ``Interrupted`` when ``interrupt`` ended the wait."""
         interrupt = self._facade.interrupt  # type: ignore[union-attr]
         interrupt.poller = threading.get_ident()
         try:
-            return call(*args, **kwargs)
+            return self.calling(call, *args, **kwargs)
         finally:
             interrupt.poller = None
 
-    def subscribe(
-        self, listener: Any, on_thread: Callable[[int | None], None], from_beginning: bool | None, **what: Any
-    ) -> None:
-        """Subscribe; ``listener`` runs on threads of its own, of which ``on_thread`` is told.
+    def calling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a call of ``kafka``; raises PoolClosedError for whatever it raises because it is ``over``.
 
-        ``from_beginning`` None: as ``auto_offset_reset`` says.
+        kafka-python has many words for that, according to where a call was: that the event loop has stopped or is
+        closed, that the consumer is, that a request was cancelled.
         """
-        self.kafka.subscribe(listener=off_the_io_thread(listener, self._engine.net, on_thread), **what)
+        try:
+            return call(*args, **kwargs)
+        except (KafkaError, RuntimeError) as error:
+            if not self.over or isinstance(error, PoolError):
+                raise
+            raise PoolClosedError("the consumer was closed, or its pool disconnected, during this call") from error
+
+    def subscribe(self, subscriber: Subscriber | None, from_beginning: bool | None, **what: Any) -> None:
+        """Subscribe; a listener runs on threads of its own. ``from_beginning`` None: as ``auto_offset_reset`` says."""
+        self.kafka.subscribe(listener=off_the_io_thread(subscriber, self._engine.net), **what)
         self.stir()
         if from_beginning is not None:
             strategy = OffsetResetStrategy.EARLIEST if from_beginning else OffsetResetStrategy.LATEST
@@ -176,12 +190,22 @@ class WiredConsumer:
 
         Where the group has moved on meanwhile, the next owner of the partitions handles the records again.
         """
+        try:
+            self._commit_handled()
+        except KafkaError:
+            raise
+        except BaseException:  # a signal handler's: the commit may not even have been sent
+            with suppress(KafkaError):
+                self._commit_handled()
+            raise
+
+    def _commit_handled(self) -> None:
         coordinator = self.kafka._coordinator
-        if self._group is None or self.kafka._closed or coordinator.config["enable_auto_commit"]:
+        if self._group is None or self.over or coordinator.config["enable_auto_commit"]:
             return
         try:
-            self.kafka.commit()
-        except (CommitFailedError, RebalanceInProgressError) as error:
+            self.calling(self.kafka.commit)
+        except (CommitFailedError, RebalanceInProgressError, PoolClosedError) as error:
             _log.warning("could not commit what was handled", group=self._group, error=repr(error))
 
     def interrupt(self) -> None:
@@ -193,11 +217,26 @@ class WiredConsumer:
         try:
             self._facade.close_soon()  # type: ignore[union-attr]
             self.kafka.close(autocommit=autocommit, timeout_ms=timeout_ms)
-        except PoolClosedError:
-            if not self.ended:
+        except (KafkaError, RuntimeError):
+            if not self.ended:  # else a listener has disconnected the pool meanwhile, and there is nothing left to end
                 raise
         finally:
             self._detach()
+
+    def drop(self, then: Callable[[], None]) -> None:
+        """Leave the group and detach in the background, then call ``then`` on the I/O thread. For finalizers.
+
+        Commits nothing: whether what was read was also dealt with is not known of a consumer that nobody closed.
+        """
+        self._engine.soon(lambda: self._engine.net.call_soon(self._leave(then)))
+
+    async def _leave(self, then: Callable[[], None]) -> None:
+        try:
+            await self._facade.leave(self.kafka.config["request_timeout_ms"])  # type: ignore[union-attr]
+        finally:
+            if self._group is not None:
+                self._engine.detach_member(self._group)
+            then()
 
     def _detach(self) -> None:
         # Options that kafka-python refuses are noticed before it has made its client, or after.
@@ -218,6 +257,9 @@ class _MakersProducer(KafkaProducer):  # type: ignore[misc]
         if os.getpid() == self._made_by:
             super().close(*args, **kwargs)
 
+    def __del__(self) -> None:
+        """Not as kafka-python: flush for a second on whatever thread collects it, and silence its logger for good."""
+
 
 class WiredProducer:
     """A ``KafkaProducer`` on the pool's connections; thread-safe as stock."""
@@ -228,6 +270,7 @@ class WiredProducer:
     def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
         self._engine = engine
         self._facade: ProducerFacade | None = None
+        self.counted = False  # whether its handles are, and are to be released one by one; set before it is handed out
 
         def facade(**config: Any) -> ProducerFacade:
             self._facade = ProducerFacade(
@@ -243,6 +286,10 @@ class WiredProducer:
             if self._facade is not None:
                 self._facade.close()
             raise
+        # kafka-python would close it first thing when the interpreter ends, within a second, and say nothing of what
+        # it did not deliver. That is the pool's to do, which knows what else there is to wait for.
+        self.kafka._unregister_cleanup()
+
         # What transactional calls wait for, without a limit of kafka-python's; and whether nobody will tell them any
         # more. Guarded by the transaction manager's lock, which is held while a request is queued.
         self._awaited: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -301,6 +348,11 @@ class WiredProducer:
             self._awaited.add(handler.result)
             self._enqueue(handler)
 
+    @property
+    def on_sender_thread(self) -> bool:
+        """Whether this is the thread that delivers the records, and calls back for them."""
+        return threading.current_thread() is self.kafka._sender
+
     def flush(self, futures: Collection[Any], timeout_ms: float | None = None) -> None:
         """Send what is buffered now and wait until the records of ``futures`` are acknowledged or have failed.
 
@@ -324,25 +376,41 @@ class WiredProducer:
         """Whether it takes no more records."""
         return bool(self.kafka._accumulator._closed)
 
-    def _deliver(self, timeout_ms: float) -> bool:
-        """Send what is buffered; whether all of it, of every handle, was acknowledged or has failed in time."""
+    def begin_flush(self) -> None:
+        """From now on, send what is buffered without lingering; does not wait."""
+        self.kafka._accumulator.begin_flush()
+        self.kafka._sender.wakeup()
+
+    def deliver(self, timeout_ms: float) -> Counter[str]:
+        """Send what is buffered, and give up what is left after ``timeout_ms``: its futures fail.
+
+        Returns how many records, of all handles, were not delivered, by topic.
+        """
         deadline = time.monotonic() + timeout_ms / 1000
         with self._flushing():
-            return all(
-                batch.produce_future.wait(timeout=max(0.0, deadline - time.monotonic()))
-                for batch in self.kafka._accumulator._incomplete.all()
-            )
+            for batch in self.kafka._accumulator._incomplete.all():
+                if not batch.produce_future.wait(timeout=max(0.0, deadline - time.monotonic())):
+                    break
+            else:
+                return Counter()
+        undelivered = self.give_up()
+        self.kafka._sender.join(_FORCED_CLOSE_S)  # so that a flush within close() finds nothing
+        return undelivered
+
+    def give_up(self) -> Counter[str]:
+        """Let the Sender thread fail what is not delivered, and end; does not wait. Returns how many, by topic."""
+        undelivered = self.undelivered()
+        self.kafka._sender.force_close()
+        return undelivered
 
     @contextmanager
     def _flushing(self) -> Iterator[None]:
         """Meanwhile, what is buffered is sent without lingering."""
-        accumulator = self.kafka._accumulator
-        accumulator.begin_flush()
+        self.begin_flush()
         try:
-            self.kafka._sender.wakeup()
             yield
         finally:
-            accumulator._flushes_in_progress.decrement()
+            self.kafka._accumulator._flushes_in_progress.decrement()
 
     @property
     def ended(self) -> bool:
@@ -359,19 +427,18 @@ class WiredProducer:
         if (refused := self._engine.refusals.of(Lane.PRODUCE)) is not None:
             raise refused
 
-    def undelivered(self) -> int:
-        """How many records, of all handles, are neither acknowledged nor failed."""
-        return sum(batch.record_count for batch in self.kafka._accumulator._incomplete.all())
+    def undelivered(self) -> Counter[str]:
+        """How many records, of all handles, are neither acknowledged nor failed, by topic."""
+        undelivered: Counter[str] = Counter()
+        for batch in self.kafka._accumulator._incomplete.all():
+            undelivered[batch.topic_partition.topic] += batch.record_count
+        return undelivered
 
-    def close(self, timeout_ms: float) -> int:
-        """Send what is buffered, end the Sender thread and detach; returns how many records were not delivered."""
+    def close(self, timeout_ms: float) -> Counter[str]:
+        """Deliver what is buffered, end the Sender thread and detach; returns as ``deliver``."""
         deadline = time.monotonic() + timeout_ms / 1000
         sender: threading.Thread = self.kafka._sender
-        undelivered = 0
-        if threading.current_thread() is not sender and not self._deliver(timeout_ms):
-            undelivered = self.undelivered()
-            self.kafka._sender.force_close()  # fails what is left, so that the flush within close() finds nothing
-            sender.join(_FORCED_CLOSE_S)
+        undelivered = Counter() if self.on_sender_thread else self.deliver(timeout_ms)
         self.kafka.close(timeout=max(_FORCED_CLOSE_S, deadline - time.monotonic()))
         if not sender.is_alive():
             # It may have looked for the last time just before a record came that was on its way in another thread.
@@ -402,9 +469,27 @@ class WiredAdmin:
     """A ``KafkaAdminClient`` on the pool's connections; its calls may come from any thread."""
 
     def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
-        self.kafka = KafkaAdminClient(
-            **{**options, "kafka_client": lambda **config: AdminFacade(engine, config["request_timeout_ms"])}
-        )
+        self._engine = engine
+
+        def facade(**config: Any) -> AdminFacade:
+            self._facade = AdminFacade(engine, config["request_timeout_ms"])
+            return self._facade
+
+        self.kafka = KafkaAdminClient(**{**options, "kafka_client": facade})
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connections under it are gone for good."""
+        return bool(self._engine.net._closed)
+
+    def drop(self, then: Callable[[], None]) -> None:
+        """Detach in the background, then call ``then`` on the I/O thread. For finalizers."""
+
+        def leave() -> None:
+            self._facade.leave()
+            then()
+
+        self._engine.soon(leave)
 
     def close(self) -> None:
         """Detach."""

@@ -34,6 +34,7 @@ __all__ = ["ClusterView", "SharedCluster"]
 
 _log = get_logger("pooledkafka.metadata")
 
+_DISCONNECTED = "the connection pool was disconnected"
 _NEW_TOPIC_GRACE_S = 1.0
 """How long a join waits for a topic that the cluster says it does not have: time for its automatic creation."""
 
@@ -41,8 +42,8 @@ _NEW_TOPIC_GRACE_S = 1.0
 class SharedCluster(ClusterMetadata):  # type: ignore[misc]
     """The metadata of the pool, for all topics that any of its clients wants.
 
-    ``_lock`` (kafka-python's) guards what a Metadata answer replaces and the three fields below. ``_views_lock`` guards
-    the views, their topics and the union of them; the two are never held together.
+    ``_lock`` (kafka-python's) guards what a Metadata answer replaces and the fields below that say so. ``_views_lock``
+    guards the views, their topics and the union of them; the two are never held together.
     """
 
     def __init__(self, **config: Any) -> None:
@@ -54,6 +55,7 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         self._refreshing = False  # a request has been built and its answer not applied; guarded by _lock
         self._after_this: Future | None = None  # resolved by the refresh after the running one; guarded by _lock
         self._topics_changed = False  # since the last request was built; guarded by _lock
+        self._ended = False  # set once, by end(); guarded by _lock
         self.asked: Any = None  # the last request built, by which the manager knows the pool's own; the I/O thread's
         self.failed_bootstrap: set[str] = set()  # the node ids of addresses that were tried in vain; the I/O thread's
         self._ended = False  # set once, by close(); guarded by _lock

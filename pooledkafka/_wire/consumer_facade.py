@@ -121,12 +121,11 @@ class ConsumerFacade:
         """Detach this consumer, once; what others use stays as it is."""
         if not self.cluster.closed:
             self.cluster.close()
-            self._engine.call(self._detach)
+            self._engine.call(self._manager.detach)
 
-    def _detach(self) -> None:  # on the I/O thread
-        self._engine.remove_consumer(self._manager)
-        self._engine.fetching.forget(self.owner)
-        self._engine.close_leases(self._manager.leases)
+    async def leave(self, timeout_ms: float) -> None:
+        """End this consumer, of whose thread nothing is known; on the I/O thread. See ``GroupMember.leave``."""
+        await self._manager.leave(timeout_ms)
 
 
 class Interrupt:
@@ -151,7 +150,7 @@ class Interrupt:
 class ConsumerManager(ManagerView):
     """Looks like kafka-python's connection manager to one consumer; used on the I/O thread but for ``run``.
 
-    ``_waits``, ``leases`` and ``coordinator`` are the I/O thread's; ``stir`` may be called from any.
+    ``_waits``, ``_left``, ``leases`` and ``coordinator`` are the I/O thread's; ``stir`` may be called from any.
     """
 
     def __init__(
@@ -166,9 +165,32 @@ class ConsumerManager(ManagerView):
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
         self.closing = False  # set once, by the closing thread
         self.leases: set[LaneKey] = set()  # connections lent to this consumer now
+        self._left: Future | None = None  # done when ``leave`` is, from when it has begun
         # What a fetch waits for now, by node; the polling thread reads it.
         self.fetching: dict[int, dict[TopicPartition, Position]] = {}
         self.stir: Callable[[], None] = lambda: None  # lets an idle poll look again at what there is to do
+
+    def detach(self) -> None:
+        """Forget this consumer; what others use stays as it is."""
+        self._engine.remove_consumer(self)
+        self._engine.fetching.forget(self._owner)
+        self._engine.close_leases(self.leases)
+
+    async def leave(self, timeout_ms: float) -> None:
+        """See ``GroupMember.leave``. Whoever asks a second time waits for the first; nothing where it was closed."""
+        if self._left is not None:
+            await self._left
+        if self.cluster.closed:
+            return
+        self._left = Future()
+        self.cluster.close()  # from here on it cannot join again
+        try:
+            if self.coordinator is not None and self.coordinator._use_group_apis:
+                self.coordinator._close_heartbeat()
+                await self.coordinator.maybe_leave_group_async(timeout_ms=timeout_ms)
+        finally:
+            self.detach()
+            self._left.success(None)
 
     def connection_delay(self, node_id: int) -> float:
         """Seconds until a fetch may be tried; kafka-python's fetcher asks nothing else here."""
@@ -261,6 +283,8 @@ class ConsumerManager(ManagerView):
         Its consumer does not wait for metadata when subscribed by name, and its group's leader assigns with what it
         has at that moment: a group whose leader joins too early stays without partitions.
         """
+        if self._engine.exiting:
+            await Future()  # it has left its group for good; the thread that polls it ends with the interpreter
         # On a connection of its own a consumer's commits and heartbeats are answered before its JoinGroup. Here they
         # are on another, and one answered late ("illegal generation") would reset the generation that was just joined.
         for unanswered in list(self._unanswered):

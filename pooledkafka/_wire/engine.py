@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -56,6 +57,9 @@ class GroupMember(Protocol):
 
     def end_waits(self) -> None:
         """Let its poll look again at what there is to do."""
+
+    async def leave(self, timeout_ms: float) -> None:
+        """End it without its thread: it leaves its group, commits nothing and calls no listener."""
 
 
 class Engine:
@@ -114,6 +118,7 @@ class Engine:
         self._refused: Future = Future()  # fails when trying again cannot mend it
         self.refusals = Refusals(self.manager)
         self._last_failure: Refusal | None = None  # of a connection to a broker; the I/O thread's
+        self.exiting = False  # set once, when the interpreter ends; read on the I/O thread
         # Connections that became ready, and of those the ones that ended. Read by any thread; every lane has its entry
         # from the start, so that the dictionaries never change their size.
         self.created = Counter(dict.fromkeys(Lane, 0))
@@ -156,6 +161,46 @@ class Engine:
             except Exception as error:  # the I/O thread may have died; what it held is still closed below
                 _log.warning("could not close the connections in order", error=repr(error))
             self.net.close()
+
+    @property
+    def on_io_thread(self) -> bool:
+        """Whether this is the I/O thread, which must not wait for itself; from any thread."""
+        return threading.current_thread() is self.net._io_thread
+
+    def leave_groups(self, timeout_ms: float) -> None:
+        """Let all consumers that are still there leave their groups, from any thread but the I/O thread."""
+        try:
+            self.call(self._leave_groups, timeout_ms)
+        except Exception as error:  # the I/O thread may have died
+            _log.warning("consumers could not leave their groups", error=repr(error))
+
+    async def _leave_groups(self, timeout_ms: float) -> None:
+        leaving = [self.net.call_soon_with_future(member.leave, timeout_ms) for member in list(self._consumers)]
+        for left in leaving:
+            try:
+                await left
+            except Exception as error:  # the others leave all the same
+                _log.warning("a consumer could not leave its group", error=repr(error))
+
+    def begin_exit(self, timeout_ms: float) -> threading.Event:
+        """Let all consumers leave their groups while threads may go on to poll them; set when they have. Never waits.
+
+        A poll after that waits as it would for a slow group, so that no daemon thread hears of the interpreter's end.
+        """
+        self.exiting = True
+        left = threading.Event()
+        try:
+            self.net.call_soon_with_future(self._leave_groups, timeout_ms).add_both(lambda _: left.set())
+        except Exception:  # the I/O thread has ended
+            left.set()
+        return left
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """Run ``action`` on the I/O thread, if there still is one. For finalizers: takes no lock and never waits."""
+        try:
+            self.net.call_soon_threadsafe(action)
+        except Exception:  # the event loop has ended, and with it whatever was to be released
+            pass
 
     def _in_child(self) -> None:
         # Closes this forked process's copies of the connections, of which the parent and the brokers notice nothing.

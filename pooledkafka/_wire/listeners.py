@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import weakref
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -12,43 +13,69 @@ from kafka.future import Future
 
 from pooledkafka._locks import check_free
 
-__all__ = ["off_the_io_thread"]
+__all__ = ["Listening", "Subscriber", "off_the_io_thread"]
 
 
-def off_the_io_thread(listener: Any, net: Any, on_thread: Callable[[int | None], None]) -> Any:
-    """A listener for kafka-python that runs ``listener``'s methods on a thread of their own.
+class Listening:
+    """Which thread a consumer's rebalance listener runs on now, as that thread sets it."""
+
+    def __init__(self) -> None:
+        self.thread: int | None = None
+
+
+class Subscriber:
+    """A rebalance listener with the consumer that subscribed it, which alone keeps it alive.
+
+    A listener usually refers to its consumer. If the event loop kept it, no consumer with a listener that was dropped
+    would ever be collected, nor leave its group.
+    """
+
+    def __init__(self, listener: Any, listening: Listening) -> None:
+        self.listener = listener
+        self.listening = listening
+
+
+def off_the_io_thread(subscriber: Subscriber | None, net: Any) -> Any:
+    """A listener for kafka-python that runs that of ``subscriber`` on a thread of its own, as long as it is there.
 
     kafka-python calls a synchronous listener on its I/O thread, where it may not use its consumer, and where in a pool
-    it would hold up every client. ``on_thread`` is told the thread's id before a method runs, and None after. A
-    listener whose methods are coroutines is the application's own way to run on the I/O thread, and is left as it is.
+    it would hold up every client. A listener whose methods are coroutines is the application's own way to run on the
+    I/O thread, and does.
     """
-    if listener is None or inspect.iscoroutinefunction(listener.on_partitions_assigned):
-        return listener
-    return _ThreadedListener(listener, net, on_thread)
+    return None if subscriber is None else _Listener(subscriber, net)
 
 
-class _ThreadedListener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, listener: Any, net: Any, on_thread: Callable[[int | None], None]) -> None:
-        self._listener = listener
+class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, subscriber: Subscriber, net: Any) -> None:
+        self._subscriber = weakref.ref(subscriber)
         self._net = net
-        self._on_thread = on_thread
 
     async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
-        await self._run(self._listener.on_partitions_revoked, revoked)
+        await self._call("on_partitions_revoked", revoked)
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
-        await self._run(self._listener.on_partitions_assigned, assigned)
+        await self._call("on_partitions_assigned", assigned)
 
     async def on_partitions_lost(self, lost: Collection[Any]) -> None:
-        # By default, as kafka-python has it, partitions that are lost are revoked.
-        method = getattr(self._listener, "on_partitions_lost", self._listener.on_partitions_revoked)
-        await self._run(method, lost)
+        await self._call("on_partitions_lost", lost)
 
-    async def _run(self, method: Callable[[Any], None], partitions: Collection[Any]) -> None:
+    async def _call(self, name: str, partitions: Collection[Any]) -> None:
+        subscriber = self._subscriber()
+        if subscriber is None:
+            return
+        method = getattr(subscriber.listener, name, None)
+        if method is None:  # by default, as kafka-python has it, partitions that are lost are revoked
+            method = subscriber.listener.on_partitions_revoked
+        if inspect.iscoroutinefunction(method):
+            await method(partitions)
+        else:
+            await self._run(method, partitions, subscriber.listening)
+
+    async def _run(self, method: Callable[[Any], None], partitions: Collection[Any], listening: Listening) -> None:
         done = Future()
 
         def call() -> None:
-            self._on_thread(threading.get_ident())
+            listening.thread = threading.get_ident()
             try:
                 check_free("calling a rebalance listener")
                 method(partitions)
@@ -57,7 +84,7 @@ class _ThreadedListener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             else:
                 outcome = None
             finally:
-                self._on_thread(None)
+                listening.thread = None
             finish = (lambda: done.success(None)) if outcome is None else (lambda: done.failure(outcome))
             try:
                 self._net.call_soon_threadsafe(finish)
@@ -65,5 +92,10 @@ class _ThreadedListener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
                 pass  # the event loop has ended, and with it the rebalance that waits for this
 
         # The thread that polls waits for the rebalance, so nothing else of the consumer runs meanwhile.
-        threading.Thread(target=call, name="pooledkafka-rebalance", daemon=True).start()
-        await done
+        thread = threading.Thread(target=call, name="pooledkafka-rebalance", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # Python 3.12 starts none while the interpreter ends: then as kafka-python does
+            method(partitions)
+        else:
+            await done

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
-from pooledkafka._locks import LockName, check_free, new_condition
+from pooledkafka._locks import LockName, check_free, new_lock
 
 __all__ = ["Mailbox"]
 
@@ -20,19 +21,22 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._changed = new_condition(LockName.MAILBOX)
-        self._items: deque[Callable[[], None]] = deque()  # filled under _changed, emptied by the thread that waits
-        self._woken = False  # guarded by _changed
+        # Taken by `with self._lock`, never by the condition, whose own way in is Python code: an exception of a signal
+        # handler would leave it locked, and the I/O thread, which fills every mailbox, waiting for ever.
+        self._lock = new_lock(LockName.MAILBOX)
+        self._changed = threading.Condition(self._lock)
+        self._items: deque[Callable[[], None]] = deque()  # filled under _lock, emptied by the thread that waits
+        self._woken = False  # guarded by _lock
 
     def put(self, callback: Callable[[], None]) -> None:
         """Queue a callback; from any thread."""
-        with self._changed:
+        with self._lock:
             self._items.append(callback)
             self._changed.notify()
 
     def wakeup(self) -> None:
         """End the current wait, or the next one; from any thread."""
-        with self._changed:
+        with self._lock:
             self._woken = True
             self._changed.notify()
 
@@ -40,7 +44,7 @@ class Mailbox:
         """Wait up to ``timeout_s`` (None: until something comes), then run the callbacks, outside the lock."""
         wait_s = _LONGEST_WAIT_S if timeout_s is None else min(timeout_s, _LONGEST_WAIT_S)
         deadline = time.monotonic() + wait_s
-        with self._changed:
+        with self._lock:
             while not self._items and not self._woken:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:

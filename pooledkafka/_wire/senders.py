@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kafka.serializer import Serializer
@@ -65,6 +64,7 @@ class Senders:
                 if not all(map(_is_plain, options.values())):
                     self._handles[key] += 1
                     self._idle.pop(key, None)
+                    self._shared[key].counted = True
                 return self._shared[key]
             if transactional_id in self._exclusive:
                 raise ConfigurationError(
@@ -72,6 +72,7 @@ class Senders:
                     "the broker would fence one of the two. Close that producer first, or use an id of its own."
                 )
             self._exclusive[transactional_id] = WiredProducer(self._engine, options)
+            self._exclusive[transactional_id].counted = True
             return self._exclusive[transactional_id]
 
     def renew(self, ended: WiredProducer, options: Mapping[str, Any]) -> WiredProducer:
@@ -82,11 +83,11 @@ class Senders:
             if known is not None and known is not ended:
                 return known
             self._shared[key] = renewed = WiredProducer(self._engine, options)
-            renewed.key = key
+            renewed.key, renewed.counted = key, ended.counted
         ended.close(_ENDED_MS)  # its records have failed already
         return renewed
 
-    def release(self, wired: WiredProducer, timeout_ms: float) -> int:
+    def release(self, wired: WiredProducer, timeout_ms: float) -> Counter[str]:
         """A handle is done; returns how many records were not delivered, where a KafkaProducer ends with it.
 
         That of a ``transactional_id`` does. Any other stays for the next handle, until the pool ends; but of those with
@@ -94,7 +95,7 @@ class Senders:
         """
         with self._lock:
             done = self._done_with(wired)
-        return done.close(timeout_ms) if done is not None else 0
+        return done.close(timeout_ms) if done is not None else Counter()
 
     def _done_with(self, wired: WiredProducer) -> WiredProducer | None:
         for transactional_id, other in self._exclusive.items():
@@ -112,21 +113,50 @@ class Senders:
         del self._idle[done[0]]
         return self._shared.pop(done[0])
 
-    def waits_for_me(self) -> bool:
-        """Whether ``close`` waits for this thread, which is in a callback of a record."""
-        return any(wired.kafka._sender is threading.current_thread() for wired in self._ending)
+    @property
+    def on_sender_thread(self) -> bool:
+        """Whether this is the thread of one of them, as it is in the callbacks of records."""
+        with self._lock:
+            return any(wired.on_sender_thread for wired in self._all())
 
-    def close(self, timeout_ms: float) -> int:
-        """Deliver what is buffered and end all; returns how many records were not delivered."""
+    def begin_flush(self) -> Callable[[float], Counter[str]]:
+        """Begin to deliver what is buffered; what is returned waits for it for some milliseconds, as ``close`` does.
+
+        They are not ended: daemon threads may go on to use them.
+        """
+        with self._lock:
+            everybody = self._all()
+        for wired in everybody:
+            wired.begin_flush()
+
+        def wait(timeout_ms: float) -> Counter[str]:
+            deadline = time.monotonic() + timeout_ms / 1000
+            waits = [wired.deliver(max(0.0, deadline - time.monotonic()) * 1000) for wired in everybody]
+            return sum(waits, Counter())
+
+        return wait
+
+    def give_up(self) -> Counter[str]:
+        """End all without waiting; returns how many records were not delivered, by topic."""
+        with self._lock:
+            return sum((wired.give_up() for wired in self._all()), Counter())
+
+    def _all(self) -> list[WiredProducer]:
+        return [*self._shared.values(), *self._exclusive.values(), *self._ending]
+
+    def close(self, timeout_ms: float) -> Counter[str]:
+        """Deliver what is buffered and end all; returns how many records were not delivered, by topic."""
         deadline = time.monotonic() + timeout_ms / 1000
         with self._lock:
             self._closed = True
-            everybody = self._ending = (*self._shared.values(), *self._exclusive.values())
+            everybody = self._all()
+            self._ending = tuple(everybody)
             self._shared.clear()
             self._exclusive.clear()
             self._handles.clear()
             self._idle.clear()
-        return sum(wired.close(max(0.0, deadline - time.monotonic()) * 1000) for wired in everybody)
+        waits = [wired.close(max(0.0, deadline - time.monotonic()) * 1000) for wired in everybody]
+        return sum(waits, Counter())
 
 
 def _is_plain(value: Any) -> bool:

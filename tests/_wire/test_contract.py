@@ -51,6 +51,7 @@ from kafka.util import Timer
 
 from pooledkafka._wire.compat import check_kafka_python
 from pooledkafka._wire.futures import fail_in_child
+from pooledkafka.errors import PoolClosedError
 from tests.scripted_broker import VERSION, ScriptedBroker, metadata_answer
 
 
@@ -1016,6 +1017,37 @@ def test_a_batch_says_how_many_records_it_has_and_when_it_is_done() -> None:
     has(ProducerBatch, "record_count", where="clients.WiredProducer.undelivered")
     says(ProducerBatch.__init__, "self.produce_future = FutureProduceResult(", where="clients.WiredProducer.flush")
     says(KafkaProducer.close, "self._sender.join(timeout)", where="clients.WiredProducer.close")
+
+
+# -- ending without a close --------------------------------------------------------------------------------------------
+
+
+def test_a_consumer_can_leave_its_group_on_the_io_thread() -> None:
+    where = "ConsumerManager.leave"
+    accepts(BaseCoordinator.maybe_leave_group_async, "timeout_ms", where=where)
+    assert inspect.iscoroutinefunction(BaseCoordinator.maybe_leave_group_async), where
+    says(BaseCoordinator.maybe_leave_group_async, "self._manager.wait_for(future, timeout_ms)", where=where)
+    says(
+        BaseCoordinator.close,
+        "if self._use_group_apis: self._close_heartbeat() self.maybe_leave_group(timeout_ms=timeout_ms)",
+        where=where,
+    )
+
+
+def test_a_producer_closes_itself_when_it_is_collected_and_when_the_interpreter_ends() -> None:
+    where = "clients.WiredProducer, which undoes both"
+    says(KafkaProducer.__del__, "self.close(timeout=1, null_logger=True)", where=where)
+    says(KafkaProducer.__init__, "atexit.register(self._cleanup)", where=where)
+    says(KafkaProducer._unregister_cleanup, "atexit.unregister(self._cleanup)", where=where)
+
+
+def test_a_send_that_waits_for_metadata_ends_with_the_refresh_that_failed() -> None:
+    says(
+        KafkaProducer._wait_on_metadata,
+        "elif future.failed() and not future.retriable(): raise future.exception",
+        where="SharedCluster.end",
+    )
+    assert not issubclass(PoolClosedError, RetriableError), "SharedCluster.end"
 
 
 # -- handing records over one by one -----------------------------------------------------------------------------------

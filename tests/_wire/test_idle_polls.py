@@ -159,7 +159,7 @@ def test_subscribing_stirs_it(engine: Engine) -> None:
     try:
         seen: list[Any] = []
         wired.stir = lambda: seen.append(wired.kafka.subscription())  # type: ignore[method-assign]
-        wired.subscribe(None, lambda ident: None, None, topics=["orders"])
+        wired.subscribe(None, None, topics=["orders"])
         assert seen == [{"orders"}]
     finally:
         wired.close(autocommit=False, timeout_ms=1_000)

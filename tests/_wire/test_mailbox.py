@@ -11,8 +11,8 @@ from pooledkafka._wire.mailbox import Mailbox
 class Staged(threading.Condition):
     """Says when somebody is about to wait, while the lock is still held."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, lock: Any) -> None:
+        super().__init__(lock)
         self.about_to_wait = threading.Event()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -22,7 +22,7 @@ class Staged(threading.Condition):
 
 def waiting(mailbox: Mailbox) -> threading.Thread:
     """A thread that waits in ``run_pending`` without a limit, seen to have got there."""
-    staged = Staged()
+    staged = Staged(mailbox._lock)
     mailbox._changed = staged
     thread = threading.Thread(target=mailbox.run_pending, args=(None,), daemon=True)
     thread.start()
@@ -82,7 +82,7 @@ def test_a_wakeup_between_looking_and_waiting_is_not_lost() -> None:
                 intruder.start()  # it finds the lock held, until the wait gives it up
             return super().wait(timeout)
 
-    mailbox._changed = Between()
+    mailbox._changed = Between(mailbox._lock)
     waiter = threading.Thread(target=mailbox.run_pending, args=(None,), daemon=True)
     waiter.start()
     waiter.join(5)
@@ -145,6 +145,6 @@ def test_a_wait_for_ever_is_no_overflow() -> None:
             mailbox._woken = True
             return True
 
-    mailbox._changed = Looking()
+    mailbox._changed = Looking(mailbox._lock)
     mailbox.run_pending(float("inf"))
     assert 0 < limits[0] < threading.TIMEOUT_MAX

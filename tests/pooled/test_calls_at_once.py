@@ -47,9 +47,13 @@ class AttachedClient:
     def __init__(self) -> None:
         self.ending, self.go_on = threading.Event(), threading.Event()
 
-    def _detach(self, timeout_ms: float) -> None:
+    def _tell_to_end(self) -> None:
+        """It ends when it may."""
+
+    def _detach(self, timeout_ms: float, wait_ms: float) -> bool:
         self.ending.set()
         assert self.go_on.wait(TIMEOUT_S)
+        return True
 
     def _waits_for_me(self) -> bool:
         return False
@@ -242,7 +246,7 @@ def test_a_record_that_comes_as_its_sender_ends_is_not_waited_for_in_vain(
         return not futures
 
     monkeypatch.setattr(accumulator, "has_undrained", overtaken)
-    with pytest.raises(PoolTimeoutError, match="1 records could not be delivered"):
+    with pytest.raises(PoolTimeoutError, match=r"1 records \(1 of orders\) could not be delivered"):
         pool.disconnect()
     assert futures[0].is_done
 
@@ -270,7 +274,7 @@ def test_a_call_that_disconnect_did_not_wait_for_says_so(
     pool.disconnect(timeout_ms=0)
     disconnected.set()
     assert running.ended() is None
-    assert [type(error).__mro__[1] for error in refused] == [PoolClosedError] * 3, refused
+    assert [isinstance(error, PoolClosedError) for error in refused] == [True] * 3, refused
 
 
 def test_a_call_in_which_the_pool_is_disconnected_says_so(
@@ -379,19 +383,19 @@ def test_a_transaction_is_not_committed_without_a_record_that_could_not_be_sent(
     kafka: Kafka, pool: ConnectionPool, cluster: EmbeddedKafka
 ) -> None:
     topic = cluster.create_topic("orders")
-    producer = kafka.producer(
+    with kafka.producer(
         connection_pool=pool, transactional_id="t", delivery_timeout_ms=500, request_timeout_ms=400, linger_ms=0
-    )
-    producer.init_transactions()
-    producer.begin_transaction()
-    producer.send(topic, b"arrives").get(timeout=TIMEOUT_S)
-    with cluster.intercept("Produce", Error(NotLeaderForPartitionError)):
-        late = producer.send(topic, b"does not")
-        until(lambda: late.is_done)
-    assert isinstance(late.exception, KafkaError)
-    with pytest.raises(KafkaError):
+    ) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send(topic, b"arrives").get(timeout=TIMEOUT_S)
+        with cluster.intercept("Produce", Error(NotLeaderForPartitionError)):
+            late = producer.send(topic, b"does not")
+            until(lambda: late.is_done)
+        assert isinstance(late.exception, KafkaError)
+        with pytest.raises(KafkaError):
+            producer.commit_transaction()
+        producer.abort_transaction()
+        producer.begin_transaction()
+        producer.send(topic, b"the next")
         producer.commit_transaction()
-    producer.abort_transaction()
-    producer.begin_transaction()
-    producer.send(topic, b"the next")
-    producer.commit_transaction()
