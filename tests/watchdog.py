@@ -79,6 +79,7 @@ class Child:
     def __init__(self, *arguments: str, **environment: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -112,6 +113,11 @@ class Child:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def says(self, line: str, within_s: float = 30.0) -> None:
         """Wait until it has written ``line``."""
         with self._changed:
@@ -122,6 +128,12 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
+
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
 
     def ends(self, within_s: float) -> Ended:
         """Wait for its end; one that hangs is killed, and fails with the stacks of all of its threads."""
@@ -151,7 +163,7 @@ class Child:
         self._process.wait()
         for reader in self._readers:
             reader.join(_DUMPED_WITHIN_S)
-        for stream in (self._process.stdout, self._process.stderr):
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
 

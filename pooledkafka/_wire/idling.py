@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from kafka.structs import TopicPartition
 
 from pooledkafka._fetch import Position
+from pooledkafka._wire.flag import Flag
 from pooledkafka._wire.places import Places, Wanted
 
 __all__ = ["Idling"]
@@ -56,11 +56,11 @@ class Idling:
         self._check = check
         # Set by whoever changes anything, after the change; taken back by the polling thread before it looks. So a
         # change that comes while it looks is never missed: at the worst it looks twice.
-        self._stirred = threading.Event()
+        self._stirred = Flag()
         self._quiet_until = 0.0  # the polling thread's: what it saw last was that nothing is to do; 0.0: something was
 
     def stir(self) -> None:
-        """Something may be there to do; from any thread."""
+        """Something may be there to do; from any thread and any signal handler."""
         self._stirred.set()
 
     def wait(self, timeout_ms: float) -> bool:

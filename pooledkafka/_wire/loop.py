@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,12 @@ from kafka.net.selector import NetworkSelector
 
 from pooledkafka._forking import belongs_to_parent
 from pooledkafka._locks import check_free
+from pooledkafka._wire.flag import Flag
 from pooledkafka.errors import PoolClosedError
 
 __all__ = ["Loop"]
+
+_LOOK_AGAIN_S = 3_600.0
 
 
 _NOT_DONE = "the connection pool was disconnected before the call was done"
@@ -44,7 +48,32 @@ class Loop(NetworkSelector):  # type: ignore[misc]
         self.check_process()
         check_free("waiting for the I/O thread")
         with self._said_plainly():
-            return super().run(coro, *args)
+            return self._run(coro, *args)
+
+    def _run(self, coro: Any, *args: Any) -> Any:
+        if self._closed or self._exception or self._io_thread in (None, threading.current_thread()):
+            return super().run(coro, *args)  # which refuses, or drives the loop itself
+        # As kafka-python does it, but not with a threading.Event: an exception of a signal handler at the wrong moment
+        # would leave that locked, and this loop, which sets it when the call is done, waiting for ever.
+        done = Flag()
+        outcome: dict[str, Any] = {"value": None, "exception": None}
+
+        def finished(future: Future) -> None:
+            with self._pending_waiters_lock:
+                known = self._pending_waiters.pop(done, None)
+            if known is not None:  # else the loop has ended meanwhile, and said so
+                outcome.update(value=future.value, exception=future.exception)
+                done.set()
+
+        with self._pending_waiters_lock:
+            self._pending_waiters[done] = outcome
+        future = self.call_soon_with_future(coro, *args)
+        future.add_both(lambda _: finished(future))
+        while not done.wait(_LOOK_AGAIN_S):
+            pass
+        if outcome["exception"] is not None:
+            raise outcome["exception"]
+        return outcome["value"]
 
     def call_soon_threadsafe(self, callback: Any) -> Any:
         self.check_process()

@@ -25,6 +25,7 @@ from pooledkafka import ConfigurationError
 from pooledkafka._wire.clients import WiredConsumer
 from pooledkafka._wire.consumer_facade import ConsumerFacade, Interrupted
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.flag import Flag
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka.config import CONSUMER_OPTIONS, client_options, pool_options
 from tests._wire.engines import new_engine
@@ -133,16 +134,16 @@ def test_an_interrupt_ends_a_poll_that_waits(wired: WiredConsumer) -> None:
     assert not future.is_done, "what it waited for stays in flight, to be taken up again"
 
 
-class NoticedEvent(threading.Event):
+class NoticedEvent(Flag):
     """Tells that somebody waits for it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.waited_for = threading.Event()
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout_s: float) -> bool:
         self.waited_for.set()
-        return super().wait(timeout)
+        return super().wait(timeout_s)
 
 
 def test_an_interrupt_ends_a_poll_that_has_nothing_to_wait_for(wired: WiredConsumer) -> None:

@@ -1041,6 +1041,25 @@ def test_a_producer_closes_itself_when_it_is_collected_and_when_the_interpreter_
     says(KafkaProducer._unregister_cleanup, "atexit.unregister(self._cleanup)", where=where)
 
 
+def test_whoever_waits_for_the_event_loop_is_told_when_it_ends() -> None:
+    where = "Loop.run"
+    says(NetworkSelector.stop, "self._fail_pending_waiters(", where=where)
+    says(NetworkSelector.run_forever, "self._fail_pending_waiters(exc)", where=where)
+    told: list[str] = []
+
+    class Waiter:
+        def set(self) -> None:
+            told.append("told")
+
+    net = NetworkSelector()
+    outcome: dict[str, Any] = {"exception": None}
+    with net._pending_waiters_lock:
+        net._pending_waiters[Waiter()] = outcome
+    net._fail_pending_waiters(KafkaError("ended"))
+    assert (told, str(outcome["exception"])) == (["told"], "KafkaError: ended"), where
+    net.close()
+
+
 def test_a_send_that_waits_for_metadata_ends_with_the_refresh_that_failed() -> None:
     says(
         KafkaProducer._wait_on_metadata,

@@ -1,6 +1,6 @@
 """A program that is ended while its main thread is somewhere in the library.
 
-    python -m tests.shutdown.program WHERE HANDLER HOW BOOTSTRAP GROUP
+    python -m tests.shutdown.program WHERE HANDLER HOW BOOTSTRAP GROUP [TOPIC]
 
 WHERE the main thread is, HANDLER of the signals (default, stop, exit), and HOW it closes: ``with``, or ``without``.
 """
@@ -22,6 +22,7 @@ from tests.watchdog import report_on_signal
 FOREVER_MS = 3_600_000
 EXIT_MS = 1_500
 RECORDS = 3
+STORM = 500
 _NEVER = threading.Event()
 
 
@@ -30,11 +31,11 @@ def say(line: str) -> None:
 
 
 class Program:
-    def __init__(self, where: str, handler: str, how: str, bootstrap: str, group: str) -> None:
-        self.where, self.closes = where, how == "with"
+    def __init__(self, where: str, handler: str, how: str, bootstrap: str, group: str, topic: str = "orders") -> None:
+        self.where, self.closes, self.topic = where, how == "with", topic
         self.pool = ConnectionPool(bootstrap_servers=bootstrap, exit_timeout_ms=EXIT_MS)
         self.consumer = Consumer(
-            "orders",
+            topic,
             group_id=group,
             connection_pool=self.pool,
             auto_offset_reset="earliest",
@@ -43,11 +44,17 @@ class Program:
         self.producer = Producer(connection_pool=self.pool)
         if handler == "stop":
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: self.consumer.stop())
+                signal.signal(number, self._stop)
         elif handler == "exit":
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: sys.exit(7))
         self.stopped_by_flag = handler == "stop"
+
+        self.stops = 0
+
+    def _stop(self, *_: Any) -> None:
+        self.stops += 1
+        self.consumer.stop()
 
     def run(self) -> None:
         with ExitStack() as stack:
@@ -83,6 +90,13 @@ class Program:
         while True:
             self.consumer.poll()
 
+    def storm(self) -> None:
+        self._read()
+        say("ready")
+        while self.stops < STORM:
+            self.consumer.poll(timeout_ms=1)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of which Python restores the default when it ends
+
     def iterate(self) -> None:
         for record in self.consumer:
             if record.offset == RECORDS - 1:
@@ -112,12 +126,12 @@ class Program:
         self.consumer.commit()
 
     def flush(self) -> None:
-        self.producer.send("orders", b"unsent")
+        self.producer.send(self.topic, b"unsent")
         say("ready")
         self.producer.flush()
 
     def get(self) -> None:
-        future = self.producer.send("orders", b"unsent")
+        future = self.producer.send(self.topic, b"unsent")
         say("ready")
         future.get()
 
@@ -131,7 +145,7 @@ class Program:
         self.consumer.close(timeout_ms=FOREVER_MS)
 
     def disconnect(self) -> None:
-        self.producer.send("orders", b"unsent")
+        self.producer.send(self.topic, b"unsent")
         say("ready")
         self.pool.disconnect(timeout_ms=FOREVER_MS)
 
@@ -141,29 +155,43 @@ class Leaving(Program):
 
     def delivered(self) -> None:
         self._read()
-        Producer(connection_pool=self.pool, linger_ms=FOREVER_MS, delivery_timeout_ms=2 * FOREVER_MS).send(
-            "orders", b"late"
-        )
+        self._lingering().send(self.topic, b"late")
+
+    def _lingering(self) -> Producer:
+        """Has its thread already: Python 3.12 starts none when the main thread has ended."""
+        lingers = Producer(connection_pool=self.pool, linger_ms=FOREVER_MS, delivery_timeout_ms=2 * FOREVER_MS)
+        lingers.partitions_for(self.topic)
+        return lingers
 
     def undelivered(self) -> None:
         for _ in range(3):
-            self.producer.send("orders", b"unsent")
+            self.producer.send(self.topic, b"unsent")
         self.producer.send("bills", b"unsent")
         say("ready")
+
+    def undelivered_later(self) -> None:
+        self.producer.partitions_for(self.topic)
+        say("ready")
+        sys.stdin.readline()
+        for _ in range(RECORDS):
+            self.producer.send(self.topic, b"unsent")
 
     def exit_in_handler(self) -> None:
         self.consumer.run(lambda record: sys.exit(3))
 
     def exit_in_thread(self) -> None:
+        lingers = self._lingering()
+
         def work() -> None:
-            self.delivered()
+            self._read()
+            lingers.send(self.topic, b"late")
             sys.exit(5)
 
         threading.Thread(target=work).start()  # the interpreter waits for it
 
     def daemons(self) -> None:
         self._read()
-        others = [Consumer("orders", group_id=f"g{n}", connection_pool=self.pool) for n in range(3)]
+        others = [Consumer(self.topic, group_id=f"g{n}", connection_pool=self.pool) for n in range(3)]
         started = threading.Barrier(len(others) + 2)
 
         def poll(consumer: Consumer) -> None:
@@ -174,6 +202,7 @@ class Leaving(Program):
                 consumer.poll(timeout_ms=10)
 
         def send() -> None:
+            self.producer.partitions_for("bills")
             started.wait()
             while True:
                 self.producer.send("bills", b"more").get()

@@ -132,6 +132,18 @@ def test_stop_in_a_handler_ends_it_in_order(
     takes_over(kafka)
 
 
+def test_a_storm_of_signals_whose_handler_stops_it_finds_no_lock_taken(cluster: EmbeddedKafka, records: None) -> None:
+    """Each comes wherever the busy main thread is."""
+    with program(cluster, "storm", "stop", "with") as started:
+        started.says("ready")
+        deadline = time.monotonic() + 60
+        while started.runs and time.monotonic() < deadline:
+            started.send(signal.SIGTERM)
+            time.sleep(0.0005)  # two that come at once are one
+        ended = started.ends(WITHIN_S)
+    assert (ended.status, ended.err) == (0, "")
+
+
 @pytest.mark.parametrize("where", ["poll", "flush", "connect"])
 def test_sigterm_without_a_handler_is_death(cluster: EmbeddedKafka, records: None, where: str) -> None:
     fault = {"flush": "Produce", "connect": "ApiVersions"}.get(where)
