@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pooledkafka._wire.clients import WiredAdmin, WiredConsumer, WiredProducer
 from pooledkafka._wire.compat import check_kafka_python
 from pooledkafka._wire.consumer_facade import Interrupted
 from pooledkafka._wire.engine import Engine
@@ -11,6 +10,9 @@ from pooledkafka._wire.futures import fail_in_child
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import Listening, Subscriber
 from pooledkafka._wire.senders import Senders, as_serializer
+from pooledkafka._wire.wired_admin import WiredAdmin
+from pooledkafka._wire.wired_consumer import WiredConsumer
+from pooledkafka._wire.wired_producer import WiredProducer
 
 __all__ = [
     "LONGEST_WAIT_MS",

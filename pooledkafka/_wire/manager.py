@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 from kafka.errors import KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, UnknownBrokerIdError
 from kafka.future import Future
@@ -16,8 +16,10 @@ from kafka.protocol.consumer import FetchRequest
 from pooledkafka._wire.cluster import SharedCluster
 from pooledkafka._wire.futures import attempt
 from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.last_words import hear_last_words
 from pooledkafka._wire.logins import Login, prepare_login, session_is_over
 from pooledkafka._wire.permits import Permits
+from pooledkafka._wire.reachability import Reachability, broker_of
 from pooledkafka._wire.resending import Resending
 from pooledkafka._wire.tls import build_transport
 from pooledkafka._wire.tokens import Tokens
@@ -35,47 +37,6 @@ _METADATA_PATIENCE_S = 1.0
 """After which a broker that has not answered is not relied on; an answer that has nothing to wait for takes less."""
 
 _SENT_AT = 2  # of what kafka-python keeps of a request in flight
-
-
-def _last_words(receive: Callable[[], tuple[bytes, Any]]) -> Callable[[], tuple[bytes, Any]]:
-    """Receive what came before the end of a connection, and then its end.
-
-    kafka-python throws away what it has received together with the end. A broker that refuses a password says so and
-    closes the connection: where both arrived together, it would be asked again until the time is up.
-    """
-    ended: list[Any] = []
-
-    def received() -> tuple[bytes, Any]:
-        data, error = (b"", ended[0]) if ended else receive()
-        if error is not None and data:
-            ended.append(error)
-            return data, None
-        return data, error
-
-    return received
-
-
-def _reading_first(transport: Any) -> Callable[[], tuple[int, Any]]:
-    """Send; where the connection turns out to have ended, first hand over what came before that."""
-    send: Callable[[], tuple[int, Any]] = transport._sock_send
-
-    def sent() -> tuple[int, Any]:
-        total, error = send()
-        if error is not None and transport._protocol is not None and transport._sock is not None:
-            data, _ = transport._sock_recv()
-            if data:
-                transport._protocol.data_received(data)
-        return total, error
-
-    return sent
-
-
-class Attempt(NamedTuple):
-    """A connection that is not up yet."""
-
-    key: Any
-    connection: Any
-    until: float  # when others need not wait for it any longer, by the monotonic clock
 
 
 class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
@@ -117,11 +78,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self._closing: dict[LaneKey, str] = {}  # why a connection is being closed on purpose; the I/O thread's
         self._permits = permits
         # What was on a lane that ended is to be on its next connection before anything else can be.
-        self.resending = Resending(net, self._opened, lambda key: self.closed or key in self._closing)
-        # Brokers of which a connection was lost, or that could not be reached, since one last came up; and the attempts
-        # to connect that are under way, by key. Both are the I/O thread's.
-        self._doubted: set[Any] = set()
-        self._attempts: dict[Any, Attempt] = {}
+        self.resending = Resending(net, self._opened, lambda key: self.closed or self.is_closing(key))
+        self._reachability = Reachability(net, self, self.config["reconnect_backoff_max_ms"] / 1000)
         self._tokens = (
             Tokens(net, self.config["sasl_oauth_token_provider"])
             if self.config["sasl_mechanism"] == "OAUTHBEARER"
@@ -141,6 +99,10 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         """Whether any connection to the broker is up; safe from any thread."""
         return any(key.node_id == node_id and connection.connected for key, connection in self.connections())
 
+    def is_closing(self, key: Any) -> bool:
+        """Whether the connection under ``key`` is being closed on purpose."""
+        return key in self._closing
+
     def connections(self) -> list[tuple[LaneKey, Any]]:
         """All connections as they are now; safe from any thread."""
         return [(as_lane_key(key), connection) for key, connection in list(self._conns.items())]
@@ -157,7 +119,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             if not session_is_over(known):
                 return known
             self.close_connection(as_lane_key(node_id), "session ended")
-        if self._probe_before(node_id) is not None:
+        if self._reachability.must_wait(node_id):
             raise NodeNotReadyError(_name_of(node_id))
         return self._opened(node_id, timeout_ms=timeout_ms, **options)
 
@@ -175,67 +137,12 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             # the batch that was to be sent again would be forgotten.
             raise type(error)(_name_of(node_id)) from error
         if connection is not known:
-            self._follow(node_id, connection)
+            self._reachability.follow(node_id, connection)
             self.resending.watch(node_id, connection)
             if connection.sasl_enabled:
                 self._prepare_login(as_lane_key(node_id), connection)
             self._on_connection(as_lane_key(node_id), connection)
         return connection
-
-    def _follow(self, key: Any, connection: Any) -> None:
-        """Learn from a new connection whether its broker can be reached; before anybody else hears how it went."""
-        broker = _broker_of(key)
-        held_up_s = self.config["reconnect_backoff_max_ms"] / 1000
-        self._attempts[key] = Attempt(key, connection, time.monotonic() + held_up_s)
-
-        def up(_: Any) -> None:
-            self._attempts.pop(key, None)
-            self._doubted.discard(broker)
-
-        def over(_: Any) -> None:
-            self._attempts.pop(key, None)
-            if key not in self._closing:
-                self._doubted.add(broker)
-
-        connection.init_future.add_callback(up)
-        connection.init_future.add_errback(over)
-        connection.close_future.add_both(over)
-
-    def _probe_before(self, key: Any) -> Attempt | None:
-        """The attempt that has to succeed before ``key`` is tried; None where there is none.
-
-        One that neither succeeds nor fails holds up the others no longer than the longest backoff: what takes part in
-        the handshake may be a proxy that knows of no broker behind it.
-        """
-        broker = _broker_of(key)
-        if broker not in self._doubted or key in self._attempts:
-            return None
-        attempts = [attempt for other, attempt in self._attempts.items() if _broker_of(other) == broker]
-        newest = max(attempts, key=lambda attempt: attempt.until, default=None)
-        return newest if newest is not None and newest.until > time.monotonic() else None
-
-    def _when_reachable(self, key: Any, start: Callable[[], Future]) -> Future:
-        """What ``start`` comes to; after the attempt to reach the broker that is under way, whose failure it shares."""
-        probe = None if self.is_connected(key) else self._probe_before(key)
-        if probe is None:
-            return start()
-        future, decided = Future(), Future()
-
-        def decide(error: BaseException | None) -> None:
-            if decided.is_done:
-                return
-            decided.success(None)
-            self._net.cancel(timer)
-            # One that was closed because nobody needed its lane any more has found out nothing.
-            if error is not None and (probe.key not in self._closing or self.closed):
-                future.failure(error)
-                return
-            attempt(lambda: self._when_reachable(key, start)).chain(future)
-
-        timer = self._net.call_at(probe.until, lambda: decide(None))
-        probe.connection.init_future.add_callback(lambda _: decide(None))
-        probe.connection.init_future.add_errback(decide)
-        return future
 
     def _prepare_login(self, key: LaneKey, connection: Any) -> None:
         def close(key: LaneKey) -> None:
@@ -248,8 +155,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
         transport = await build_transport(self._net, node, self.config, timeout_at)
-        transport._sock_recv = _last_words(transport._sock_recv)
-        transport._sock_send = _reading_first(transport)
+        hear_last_words(transport)
         return transport
 
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:
@@ -277,13 +183,13 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             return self._send_now(key, request, max(1.0, (give_up_at - time.monotonic()) * 1000))
 
         if self._permits.limit is None:
-            return self._when_reachable(key, send)
+            return self._reachability.when_reachable(key, send)
         long_poll = isinstance(request, FetchRequest)
 
         def start() -> Future:
             if long_poll:
                 request.max_wait_ms = self._fetch_wait_ms(request.max_wait_ms)
-            return self._when_reachable(key, send)
+            return self._reachability.when_reachable(key, send)
 
         return self._with_permit(start, request_timeout_ms, long_poll=long_poll)
 
@@ -349,7 +255,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         """Open the connection under ``key``, holding a permit meanwhile; fails if it does not come up."""
 
         def start() -> Future:
-            return self._when_reachable(key, lambda: self.get_connection(key).init_future)
+            return self._reachability.when_reachable(key, lambda: self.get_connection(key).init_future)
 
         return self._with_permit(start, self.config["request_timeout_ms"])
 
@@ -456,7 +362,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
     # -- reconnect backoff, per broker ---------------------------------------------------------------------------------
 
     def update_backoff(self, node_id: Any) -> float:
-        broker = _broker_of(node_id)
+        broker = broker_of(node_id)
         failures, until, _ = self._backoff.get(broker, (0, 0, 0))
         if failures and until > time.monotonic():
             return float((until - time.monotonic()) * 1000)  # another lane of the broker failed in the same outage
@@ -465,25 +371,21 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
     def reset_backoff(self, node_id: Any) -> None:
         # kafka-python also calls this when a connection came as far as TCP and was refused then.
         if not isinstance(node_id, LaneKey) or self.is_connected(node_id):
-            super().reset_backoff(_broker_of(node_id))
+            super().reset_backoff(broker_of(node_id))
 
     def connection_delay(self, node_id: Any) -> float:
         """Seconds until a connection may be tried; 0 where one is up."""
         if self.is_connected(node_id):
             return 0
-        return float(super().connection_delay(_broker_of(node_id)))
+        return float(super().connection_delay(broker_of(node_id)))
 
     def socket_connection_setup_timeout_ms(self, node_id: Any) -> float:
-        return float(super().socket_connection_setup_timeout_ms(_broker_of(node_id)))
+        return float(super().socket_connection_setup_timeout_ms(broker_of(node_id)))
 
 
 def as_lane_key(key: Any) -> LaneKey:
     """kafka-python names its bootstrap connections ``bootstrap-0`` and so on; all others are ours."""
     return key if isinstance(key, LaneKey) else LaneKey(-1, Lane.BOOTSTRAP, int(str(key).rpartition("-")[2]))
-
-
-def _broker_of(key: Any) -> Any:
-    return key.node_id if isinstance(key, LaneKey) else key
 
 
 def _name_of(key: Any) -> str:

@@ -11,8 +11,8 @@ from kafka.serializer import Serializer
 from kafka.serializer.wrapper import SerializeWrapper
 
 from pooledkafka._locks import LockName, new_lock
-from pooledkafka._wire.clients import WiredProducer
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.wired_producer import WiredProducer
 from pooledkafka.errors import ConfigurationError, PoolClosedError
 
 __all__ = ["Senders", "as_serializer"]

@@ -22,11 +22,11 @@ from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
 from kafka.structs import TopicPartition
 
 from pooledkafka import ConfigurationError
-from pooledkafka._wire.clients import WiredConsumer
 from pooledkafka._wire.consumer_facade import ConsumerFacade, Interrupted
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.flag import Flag
 from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.wired_consumer import WiredConsumer
 from pooledkafka.config import CONSUMER_OPTIONS, client_options, pool_options
 from tests._wire.engines import new_engine
 from tests.scripted_broker import VERSION, metadata_answer

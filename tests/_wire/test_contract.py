@@ -114,8 +114,10 @@ def test_a_client_calls_kafka_client_with_its_whole_configuration(client: Any) -
         client(kafka_client=facade, request_timeout_ms=41_000, max_in_flight_requests_per_connection=3, client_id="me")
     (config,) = asked
     for name, value in (("request_timeout_ms", 41_000), ("max_in_flight_requests_per_connection", 3)):
-        assert config[name] == value, f"{client.__name__} no longer passes {name} on; see clients.py"
-    assert config["receive_message_max_bytes"] > 0, "clients.py: WiredConsumer raises the pool's limit to this"
+        assert config[name] == value, (
+            f"{client.__name__} no longer passes {name} on; see wired_consumer.py and wired_producer.py"
+        )
+    assert config["receive_message_max_bytes"] > 0, "wired_consumer.py raises the pool's limit to this"
 
 
 class Recorder:
@@ -156,7 +158,7 @@ def test_a_consumer_takes_nothing_from_its_client_that_the_facade_lacks() -> Non
         "see views.ManagerView"
     )
     assert stage.net.taken == {"start"}, "see views.NetView"
-    has(consumer, "_coordinator", "_fetcher", "_poll_once", where="clients.WiredConsumer")
+    has(consumer, "_coordinator", "_fetcher", "_poll_once", where="wired_consumer.WiredConsumer")
     assert isinstance(consumer._coordinator, ConsumerCoordinator)
 
 
@@ -167,7 +169,7 @@ def test_a_producer_takes_nothing_from_its_client_that_the_facade_lacks(monkeypa
     producer._closed = True
     assert stage.client.taken <= {"_manager", "cluster"}, "see producer_facade.ProducerFacade"
     assert stage.manager.taken <= {"cluster", "broker_version_data", "broker_version"}, "see views.ManagerView"
-    has(producer, "_sender", "_accumulator", where="clients.WiredProducer")
+    has(producer, "_sender", "_accumulator", where="wired_producer.WiredProducer")
 
 
 def test_whatever_ends_a_producer_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +206,7 @@ def test_a_poll_is_made_of_passes() -> None:
     says(
         KafkaConsumer.poll,
         "self._poll_once(timer, max_records, update_offsets=update_offsets)",
-        where="clients.WiredConsumer, which looks for an interrupt before each pass",
+        where="wired_consumer.WiredConsumer, which looks for an interrupt before each pass",
     )
     says(KafkaConsumer.__next__, "except StopIteration: self._iterator = None", where="consumer.Consumer.__next__")
 
@@ -228,7 +230,7 @@ def consumer_in_group() -> Any:
 
 def test_a_pass_is_given_its_timer_first_and_does_what_an_idle_poll_looks_for() -> None:
     assert list(inspect.signature(KafkaConsumer._poll_once).parameters)[:2] == ["self", "timer"], (
-        "clients.WiredConsumer._checked_pass"
+        "wired_consumer.WiredConsumer._checked_pass"
     )
     says(
         KafkaConsumer._poll_once,
@@ -248,7 +250,7 @@ def test_a_pass_is_given_its_timer_first_and_does_what_an_idle_poll_looks_for() 
 
 
 def test_a_timer_says_how_much_is_left_and_whether_that_is_nothing() -> None:
-    assert Timer(0).expired is True, "clients.WiredConsumer._checked_pass"
+    assert Timer(0).expired is True, "wired_consumer.WiredConsumer._checked_pass"
     assert Timer(0).timeout_ms == 0
     assert Timer(600_000).expired is False
     left = Timer(600_000).timeout_ms
@@ -713,7 +715,7 @@ def test_the_end_of_a_connection_and_of_a_requests_time_go_through_methods_that_
     says(KafkaConnection.close, "self.connection_lost(error)", where=where)
     says(KafkaTCPTransport._close, "proto.connection_lost(error)", where=where)
     says(KafkaTCPTransport._read_from_sock, "self._protocol.data_received(recvd_data)", where=where)
-    says(KafkaTCPTransport._write_to_sock, "self._sock_send()", where="manager._reading_first")
+    says(KafkaTCPTransport._write_to_sock, "self._sock_send()", where="last_words.hear_last_words")
     says(KafkaConnection.data_received, "responses = self.parser.receive_bytes(data)", where=where)
 
 
@@ -904,7 +906,7 @@ def test_a_coordinator_is_looked_for_by_a_request_for_one_group_and_known_by_an_
     says(
         BaseCoordinator.coordinator,
         "self._client.is_disconnected(self.coordinator_id) and self._client.connection_delay(self.coordinator_id) > 0",
-        where="manager.SharedManager._when_reachable",
+        where="reachability.Reachability.when_reachable",
     )
 
 
@@ -934,24 +936,24 @@ def test_the_sender_drives_its_client_as_the_facade_expects() -> None:
 
 
 def test_the_sender_is_a_thread_that_can_be_told_to_give_up() -> None:
-    assert issubclass(Sender, threading.Thread), "clients.WiredProducer.close joins it"
-    has(Sender, "force_close", "wakeup", where="clients.WiredProducer")
-    says(Sender.run, "self._accumulator.abort_incomplete_batches()", where="clients.WiredProducer.close")
+    assert issubclass(Sender, threading.Thread), "wired_producer.WiredProducer.close joins it"
+    has(Sender, "force_close", "wakeup", where="wired_producer.WiredProducer")
+    says(Sender.run, "self._accumulator.abort_incomplete_batches()", where="wired_producer.WiredProducer.close")
     says(
         RecordAccumulator.abort_incomplete_batches,
         "if not self._appends_in_progress.get():",
-        where="clients.WiredProducer.close, for what comes as the Sender ends",
+        where="wired_producer.WiredProducer.close, for what comes as the Sender ends",
     )
-    says(Sender.initiate_close, "self._accumulator.close()", where="clients.WiredProducer.closing")
+    says(Sender.initiate_close, "self._accumulator.close()", where="wired_producer.WiredProducer.closing")
     accumulator = RecordAccumulator(batch_size=1_000, compression_attrs=0, linger_ms=0)
     accumulator.close()
-    assert accumulator._closed, "clients.WiredProducer.closing"
+    assert accumulator._closed, "wired_producer.WiredProducer.closing"
     for refuses in (RecordAccumulator.append, KafkaProducer.send):
         says(refuses, "raise Errors.IllegalStateError(", where="Producer.send")
 
 
 def test_transactional_calls_wait_for_results_that_we_can_end() -> None:
-    where = "clients.WiredProducer._enqueue_watched"
+    where = "wired_producer.WiredProducer._enqueue_watched"
     manager = TransactionManager(transactional_id="t")
     queued: list[Any] = []
     manager._enqueue_request = queued.append
@@ -967,7 +969,7 @@ def test_transactional_calls_wait_for_results_that_we_can_end() -> None:
 
 
 def test_what_fails_a_batch_is_classified_by_the_transaction_manager_only_then() -> None:
-    where = "clients.WiredProducer._classify_failure"
+    where = "wired_producer.WiredProducer._classify_failure"
     before, failing = source(Sender._dispatch_error).split("# FAIL: dispatch transaction state transition")
     assert "classify_batch_error" not in before, where
     assert "self._transaction_manager.classify_batch_error(" in failing, where
@@ -986,7 +988,7 @@ def test_a_producer_asks_for_a_topic_only_where_it_is_not_known() -> None:
     says(
         KafkaProducer.send,
         "if self._metadata.partitions_for_topic(topic) is None:",
-        where="clients.WiredProducer.want, which asks for it always",
+        where="wired_producer.WiredProducer.want, which asks for it always",
     )
 
 
@@ -1004,19 +1006,21 @@ def test_the_metadata_can_be_given_a_lock_of_ours() -> None:
 
 def test_the_accumulator_knows_what_is_not_acknowledged() -> None:
     accumulator = RecordAccumulator(batch_size=1_000, compression_attrs=0, linger_ms=0)
-    assert list(accumulator._incomplete.all()) == [], "clients.WiredProducer.flush walks these"
+    assert list(accumulator._incomplete.all()) == [], "wired_producer.WiredProducer.flush walks these"
     assert not accumulator.flush_in_progress()
     accumulator.begin_flush()
     assert accumulator.flush_in_progress()
     accumulator._flushes_in_progress.decrement()
-    assert not accumulator.flush_in_progress(), "clients.WiredProducer.flush ends its flush by this"
+    assert not accumulator.flush_in_progress(), "wired_producer.WiredProducer.flush ends its flush by this"
 
 
 def test_a_batch_says_how_many_records_it_has_and_when_it_is_done() -> None:
     accepts(ProducerBatch, "tp", "records", where="this test")
-    has(ProducerBatch, "record_count", where="clients.WiredProducer.undelivered")
-    says(ProducerBatch.__init__, "self.produce_future = FutureProduceResult(", where="clients.WiredProducer.flush")
-    says(KafkaProducer.close, "self._sender.join(timeout)", where="clients.WiredProducer.close")
+    has(ProducerBatch, "record_count", where="wired_producer.WiredProducer.undelivered")
+    says(
+        ProducerBatch.__init__, "self.produce_future = FutureProduceResult(", where="wired_producer.WiredProducer.flush"
+    )
+    says(KafkaProducer.close, "self._sender.join(timeout)", where="wired_producer.WiredProducer.close")
 
 
 # -- ending without a close --------------------------------------------------------------------------------------------
@@ -1035,7 +1039,7 @@ def test_a_consumer_can_leave_its_group_on_the_io_thread() -> None:
 
 
 def test_a_producer_closes_itself_when_it_is_collected_and_when_the_interpreter_ends() -> None:
-    where = "clients.WiredProducer, which undoes both"
+    where = "wired_producer.WiredProducer, which undoes both"
     says(KafkaProducer.__del__, "self.close(timeout=1, null_logger=True)", where=where)
     says(KafkaProducer.__init__, "atexit.register(self._cleanup)", where=where)
     says(KafkaProducer._unregister_cleanup, "atexit.unregister(self._cleanup)", where=where)
@@ -1104,7 +1108,7 @@ def test_a_transport_receives_through_one_method_and_may_have_both_data_and_the_
         theirs.sendall(b"last words")
         theirs.shutdown(socket.SHUT_WR)
         data, error = KafkaTCPTransport._sock_recv(SimpleNamespace(_sock=ours))
-    assert (data, type(error)) == (b"last words", KafkaConnectionError), "_last_words expects both at once"
+    assert (data, type(error)) == (b"last words", KafkaConnectionError), "hear_last_words expects both at once"
 
 
 def test_a_coordinator_keeps_the_futures_of_offset_fetches_by_their_partitions() -> None:
@@ -1130,7 +1134,7 @@ def test_a_refresh_sends_the_request_that_it_has_built_to_one_broker() -> None:
         ClusterMetadata._do_refresh_metadata,
         "request = self.metadata_request()",
         "response = await self._manager.send(request, node_id)",
-        where="SharedManager._ask_around",
+        where="manager.SharedManager.ask_around",
     )
 
 

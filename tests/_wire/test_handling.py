@@ -9,7 +9,7 @@ import pytest
 from kafka.consumer.subscription_state import SubscriptionState
 from kafka.structs import TopicPartition
 
-from pooledkafka._wire.clients import WiredConsumer
+from pooledkafka._wire.wired_consumer import WiredConsumer
 
 ORDERS = TopicPartition("orders", 0)
 

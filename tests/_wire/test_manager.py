@@ -18,6 +18,7 @@ from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.manager import SharedManager, as_lane_key
 from pooledkafka._wire.permits import Permits
+from pooledkafka._wire.reachability import Reachability
 from tests._wire.engines import new_engine
 from tests.scripted_broker import Hangup, ScriptedBroker, closed_port, metadata_answer
 
@@ -366,7 +367,7 @@ def test_what_waits_for_the_attempt_fails_with_it(broker: ScriptedBroker, refuse
 def test_an_attempt_that_comes_to_nothing_holds_up_the_others_no_longer_than_the_longest_backoff(
     harness: Harness, broker: ScriptedBroker
 ) -> None:
-    harness.manager.config["reconnect_backoff_max_ms"] = 50
+    harness.manager._reachability = Reachability(harness.net, harness.manager, held_up_s=0.05)
     harness.connect(CONTROL)
     broker.hang_up()
     while harness.manager.connections():

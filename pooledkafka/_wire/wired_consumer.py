@@ -1,0 +1,236 @@
+"""kafka-python's consumer over a pool's engine."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka.consumer.subscription_state import OffsetResetStrategy
+from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from pooledkafka._locks import check_free
+from pooledkafka._logging import get_logger
+from pooledkafka._wire.bad_records import give_up_bad_records
+from pooledkafka._wire.committed import OffsetFetches
+from pooledkafka._wire.consumer_facade import ConsumerFacade
+from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.idling import Idling
+from pooledkafka._wire.lanes import Lane
+from pooledkafka._wire.listeners import Subscriber, off_the_io_thread
+from pooledkafka.errors import PoolClosedError, PoolError
+
+__all__ = ["WiredConsumer"]
+
+_log = get_logger("pooledkafka.consumer")
+
+
+def _spread(coordinator: Any) -> None:
+    """Let consumers that were made together drift apart: what all commit at once, everybody else waits behind."""
+    coordinator.auto_commit_interval *= random.uniform(0.8, 1.0)
+    coordinator.heartbeat.config["heartbeat_interval_ms"] *= random.uniform(0.8, 1.0)
+
+
+class WiredConsumer:
+    """A ``KafkaConsumer`` on the pool's connections; ``kafka`` is for one thread at a time, as stock."""
+
+    _idling: Idling
+
+    def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
+        self._engine = engine
+        self._group: str | None = options.get("group_id")
+        self._facade: ConsumerFacade | None = None
+        if self._group is not None:
+            engine.net.run(engine.attach_member, self._group)
+
+        def facade(**config: Any) -> ConsumerFacade:
+            engine.allow_frames_of(config["receive_message_max_bytes"])
+            self._facade = ConsumerFacade(engine, config["request_timeout_ms"])
+            return self._facade
+
+        try:
+            # The pool keeps the fetch sessions with the brokers; a consumer's own would be with nobody.
+            self.kafka = KafkaConsumer(
+                **{**options, "kafka_client": facade, "enable_incremental_fetch_sessions": False}
+            )
+        except BaseException:
+            self._detach()
+            raise
+        assert self._facade is not None
+        self._idling = self._facade.idling_of(self.kafka)
+        self.kafka._coordinator._offset_fetch_futures = OffsetFetches(self.kafka._coordinator)
+        self._facade.bind(self.kafka._coordinator)
+        _spread(self.kafka._coordinator)
+        give_up_bad_records(self.kafka._fetcher)
+        self.kafka._fetcher.fetch_records = self._idling.fetch_records
+        self._pass: Callable[..., Any] = self.kafka._poll_once
+        self.kafka._poll_once = self._checked_pass
+
+    def _checked_pass(self, timer: Any, max_records: int, update_offsets: bool = True) -> Any:
+        # Its milliseconds are rounded down: without one more, the last would be spent in passes that do not wait.
+        waited = self._idling.wait(0 if timer.expired else timer.timeout_ms + 1)
+        # kafka-python gives back the records of a partition that was paused and resumed only where this is None, and
+        # leaves an object here that has been read to its end: the partition would wait for ever.
+        fetcher = self.kafka._fetcher
+        if not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
+        if waited:
+            # What a wait has brought is handed over first, as kafka-python does; the next pass does the rest.
+            records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
+        else:
+            records = self._pass(timer, max_records, update_offsets=update_offsets)
+        if not records and (refused := self._engine.refusals.of(Lane.CONTROL)) is not None:
+            raise refused
+        return records
+
+    def stir(self) -> None:
+        """To be called after each call of ``kafka`` that is no poll: there may be something to do now."""
+        self._idling.stir()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connections under it are gone for good."""
+        return bool(self._engine.net._closed)
+
+    @property
+    def over(self) -> bool:
+        """Whether it was closed, or its connections are gone."""
+        return self.ended or bool(self.kafka._closed)
+
+    def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """``calling`` what may wait for records; raises ``Interrupted`` when ``interrupt`` ended the wait."""
+        interrupt = self._facade.interrupt  # type: ignore[union-attr]
+        interrupt.poller = threading.get_ident()
+        try:
+            return self.calling(call, *args, **kwargs)
+        finally:
+            interrupt.poller = None
+
+    def calling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a call of ``kafka``; raises PoolClosedError for whatever it raises because it is ``over``.
+
+        kafka-python has many words for that, according to where a call was: that the event loop has stopped or is
+        closed, that the consumer is, that a request was cancelled.
+        """
+        try:
+            return call(*args, **kwargs)
+        except (KafkaError, RuntimeError) as error:
+            if not self.over or isinstance(error, PoolError):
+                raise
+            raise PoolClosedError("the consumer was closed, or its pool disconnected, during this call") from error
+
+    def subscribe(self, subscriber: Subscriber | None, from_beginning: bool | None, **what: Any) -> None:
+        """Subscribe; a listener runs on threads of its own. ``from_beginning`` None: as ``auto_offset_reset`` says."""
+        self.kafka.subscribe(listener=off_the_io_thread(subscriber, self._engine.net), **what)
+        self.stir()
+        if from_beginning is not None:
+            strategy = OffsetResetStrategy.EARLIEST if from_beginning else OffsetResetStrategy.LATEST
+            self.kafka._subscription._default_offset_reset_strategy = strategy
+
+    def resumption(self) -> Callable[[WiredConsumer], None] | None:
+        """What lets a consumer made after this one go on where it is; None where its group says where that is."""
+        subscription = self.kafka._subscription
+        if subscription.partitions_auto_assigned() or not subscription.assignment:
+            return None
+        states = dict(subscription.assignment)
+        positions = {partition: state.position.offset for partition, state in states.items() if state.position}
+        paused = [partition for partition, state in states.items() if state.paused]
+
+        def resume(other: WiredConsumer) -> None:
+            other.kafka.assign(list(states))
+            for partition, offset in positions.items():
+                other.kafka.seek(partition, offset)
+            other.kafka.pause(*paused)
+
+        return resume
+
+    def poll_unhandled(self, timeout_ms: float, max_records: int | None) -> dict[TopicPartition, list[Any]]:
+        """Poll without moving on: ``handle`` does that, record by record, and what it leaves is read again."""
+        batches: dict[TopicPartition, list[Any]] = self.kafka.poll(
+            timeout_ms=timeout_ms, max_records=max_records, update_offsets=False
+        )
+        return batches
+
+    def handle(
+        self, partition: TopicPartition, records: list[Any], handler: Callable[[Any], Any], over: Callable[[], bool]
+    ) -> None:
+        """Call ``handler`` with the records of one partition, until ``over()`` or until they are not the next any more.
+
+        The handler may seek, pause, or wait in calls in which the partition is lost: what it did then holds.
+        """
+        subscription = self.kafka._subscription
+        state = subscription.assignment.get(partition)
+        expected = state.position if state is not None else None
+        for record in records:
+            if over() or not subscription.is_fetchable(partition) or state.position is not expected:
+                return
+            check_free("calling a handler")
+            handler(record)
+            if subscription.assignment.get(partition) is not state or state.position is not expected:
+                return
+            expected = OffsetAndMetadata(record.offset + 1, "", record.leader_epoch)
+            state.position = expected
+
+    def commit_handled(self) -> None:
+        """Commit what was handled, in a group that leaves that to its user.
+
+        Where the group has moved on meanwhile, the next owner of the partitions handles the records again.
+        """
+        try:
+            self._commit_handled()
+        except KafkaError:
+            raise
+        except BaseException:  # a signal handler's: the commit may not even have been sent
+            with suppress(KafkaError):
+                self._commit_handled()
+            raise
+
+    def _commit_handled(self) -> None:
+        coordinator = self.kafka._coordinator
+        if self._group is None or self.over or coordinator.config["enable_auto_commit"]:
+            return
+        try:
+            self.calling(self.kafka.commit)
+        except (CommitFailedError, RebalanceInProgressError, PoolClosedError) as error:
+            _log.warning("could not commit what was handled", group=self._group, error=repr(error))
+
+    def interrupt(self) -> None:
+        """Make the poll that waits now, or the next, raise ``Interrupted``; from any thread."""
+        self._facade.end_poll()  # type: ignore[union-attr]
+
+    def close(self, *, autocommit: bool, timeout_ms: float) -> None:
+        """Commit where asked, leave the group and detach, within ``timeout_ms``; not while another thread polls."""
+        try:
+            self._facade.close_soon()  # type: ignore[union-attr]
+            self.kafka.close(autocommit=autocommit, timeout_ms=timeout_ms)
+        except (KafkaError, RuntimeError):
+            if not self.ended:  # else a listener has disconnected the pool meanwhile, and there is nothing left to end
+                raise
+        finally:
+            self._detach()
+
+    def drop(self, then: Callable[[], None]) -> None:
+        """Leave the group and detach in the background, then call ``then`` on the I/O thread. For finalizers.
+
+        Commits nothing: whether what was read was also dealt with is not known of a consumer that nobody closed.
+        """
+        self._engine.soon(lambda: self._engine.net.call_soon(self._leave(then)))
+
+    async def _leave(self, then: Callable[[], None]) -> None:
+        try:
+            await self._facade.leave(self.kafka.config["request_timeout_ms"])  # type: ignore[union-attr]
+        finally:
+            if self._group is not None:
+                self._engine.detach_member(self._group)
+            then()
+
+    def _detach(self) -> None:
+        # Options that kafka-python refuses are noticed before it has made its client, or after.
+        if self._facade is not None:
+            self._facade.close()
+        if self._group is not None:
+            self._engine.call(self._engine.detach_member, self._group)
