@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka.cluster import ClusterMetadata
 from kafka.errors import (
@@ -19,6 +19,7 @@ from kafka.errors import (
     KafkaTimeoutError,
     MetadataEmptyBrokerList,
     NodeNotReadyError,
+    NoError,
 )
 from kafka.future import Future
 from kafka.protocol.metadata import MetadataResponse
@@ -35,8 +36,15 @@ __all__ = ["ClusterView", "SharedCluster"]
 _log = get_logger("pooledkafka.metadata")
 
 _DISCONNECTED = "the connection pool was disconnected"
+_WITH_TOPIC_IDS = 10
+"""The first version of a Metadata answer that has them."""
 _NEW_TOPIC_GRACE_S = 1.0
 """How long a join waits for a topic that the cluster says it does not have: time for its automatic creation."""
+
+
+class _Leaders(NamedTuple):
+    topic_id: Any
+    partitions: dict[int, Any]
 
 
 class SharedCluster(ClusterMetadata):  # type: ignore[misc]
@@ -55,10 +63,10 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         self._refreshing = False  # a request has been built and its answer not applied; guarded by _lock
         self._after_this: Future | None = None  # resolved by the refresh after the running one; guarded by _lock
         self._topics_changed = False  # since the last request was built; guarded by _lock
-        self._ended = False  # set once, by end(); guarded by _lock
         self.asked: Any = None  # the last request built, by which the manager knows the pool's own; the I/O thread's
         self.failed_bootstrap: set[str] = set()  # the node ids of addresses that were tried in vain; the I/O thread's
         self._ended = False  # set once, by close(); guarded by _lock
+        self._newest: dict[str, _Leaders] = {}  # what was heard of each topic with the highest epochs; the I/O thread's
         self._views_lock = new_lock(LockName.VIEWS)
         self._views: dict[ClusterView, frozenset[str]] = {}  # guarded by _views_lock
 
@@ -175,6 +183,7 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         with self._lock:
             waiting, self._future = self._future, None
         try:
+            self._keep_newer_leaders(metadata)
             super().update_metadata(metadata)
         except Exception as error:
             self._refresh_done(waiting, error)
@@ -184,6 +193,31 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
             views = list(self._views)
         for view in views:
             view.deliver()
+
+    def _keep_newer_leaders(self, metadata: Any) -> None:
+        """Put the leaders that are known already in place of older ones in ``metadata`` (KIP-320; Java's ``Metadata``).
+
+        A broker that was cut off from the others takes itself for the leader that it was, and says so until it has
+        caught up. Whoever believed it would be told that an offset read from the true leader is out of range, and read
+        everything again. Only of a topic whose id is the same: one that was made anew begins with the first epoch.
+        """
+        if metadata.API_VERSION < _WITH_TOPIC_IDS:
+            return
+        newest: dict[str, _Leaders] = {}
+        for topic in metadata.topics:
+            if topic.error_code == NoError.errno:
+                before = self._newest.get(topic.name)
+                known = before.partitions if before is not None and before.topic_id == topic.topic_id else {}
+                topic.partitions = [
+                    known[new.partition_index]
+                    if new.partition_index in known and known[new.partition_index].leader_epoch > new.leader_epoch
+                    else new
+                    for new in topic.partitions
+                ]
+                newest[topic.name] = _Leaders(topic.topic_id, {each.partition_index: each for each in topic.partitions})
+        # An answer without a topic, or with an error in its place, is no reason to believe an older one after it.
+        kept = {name: leaders for name, leaders in self._newest.items() if name in self._topics}
+        self._newest = kept | newest
 
     def failed_update(self, exception: BaseException) -> None:
         with self._lock:

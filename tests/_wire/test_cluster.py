@@ -4,6 +4,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from kafka.errors import (
@@ -11,6 +12,7 @@ from kafka.errors import (
     ClusterAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
+    LeaderNotAvailableError,
     MetadataEmptyBrokerList,
     NodeNotReadyError,
 )
@@ -536,3 +538,61 @@ def test_a_client_that_is_closed_waits_no_longer(loop: LoopManager, live: Shared
     view.close()
     loop.answer(request, orders=UNKNOWN_TOPIC)
     assert isinstance(known.wait().exception, Cancelled)
+
+
+# -- leaders and their epochs ------------------------------------------------------------------------------------------
+
+
+def with_leaders(topic_id: UUID, *leaders: tuple[int, int]) -> Any:
+    """An answer of two brokers about one topic: leader and epoch of each partition."""
+    answer = metadata_answer({"orders": len(leaders)}, brokers={1: ("one", 1), 2: ("two", 2)}, version=12)
+    (topic,) = answer.topics
+    topic.topic_id = topic_id
+    for partition, (leader_id, epoch) in zip(topic.partitions, leaders, strict=True):
+        partition.leader_id, partition.leader_epoch = leader_id, epoch
+    return answer
+
+
+def leaders_in(cluster: SharedCluster) -> list[int]:
+    return [cluster.leader_for_partition(TopicPartition("orders", number)) for number in (0, 1)]
+
+
+def test_a_broker_that_does_not_know_of_a_newer_leader_is_not_believed(cluster: SharedCluster) -> None:
+    cluster.attach_view().set_topics(["orders"])
+    same = uuid4()
+    cluster.update_metadata(with_leaders(same, (1, 5), (1, 5)))
+    cluster.update_metadata(with_leaders(same, (2, 4), (2, 6)))
+    assert leaders_in(cluster) == [1, 2]
+    assert cluster.leader_epoch_for_partition(TopicPartition("orders", 0)) == 5
+    assert TopicPartition("orders", 0) in cluster.partitions_for_broker(1)
+    cluster.update_metadata(with_leaders(same, (-1, 5), (2, 6)))
+    assert leaders_in(cluster) == [-1, 2], "the same epoch may have lost its leader"
+    cluster.update_metadata(with_leaders(same, (2, 7), (1, 7)))
+    assert leaders_in(cluster) == [2, 1]
+
+
+def test_an_answer_without_the_topic_is_no_reason_to_believe_an_older_one(cluster: SharedCluster) -> None:
+    cluster.attach_view().set_topics(["orders"])
+    same = uuid4()
+    cluster.update_metadata(with_leaders(same, (1, 5), (1, 5)))
+    cluster.update_metadata(metadata_answer(errors={"orders": LeaderNotAvailableError.errno}, version=12))
+    cluster.update_metadata(with_leaders(same, (2, 4), (2, 4)))
+    assert leaders_in(cluster) == [1, 1]
+
+
+def test_what_a_fetch_has_told_of_a_newer_leader_holds(cluster: SharedCluster) -> None:
+    cluster.attach_view().set_topics(["orders"])
+    same = uuid4()
+    cluster.update_metadata(with_leaders(same, (1, 5), (1, 5)))
+    cluster.update_partition_leader(TopicPartition("orders", 0), 2, 6)
+    cluster.update_metadata(with_leaders(same, (1, 5), (1, 5)))
+    assert leaders_in(cluster) == [2, 1]
+
+
+def test_a_topic_that_was_made_anew_begins_with_the_first_epoch(cluster: SharedCluster) -> None:
+    cluster.attach_view().set_topics(["orders"])
+    cluster.update_metadata(with_leaders(uuid4(), (1, 5), (1, 5)))
+    cluster.update_metadata(with_leaders(uuid4(), (2, 0), (2, 0)))
+    assert leaders_in(cluster) == [2, 2]
+    cluster.update_metadata(metadata_answer({"orders": 2}, version=9))
+    assert leaders_in(cluster) == [1, 1], "without ids nobody can tell"
