@@ -19,13 +19,14 @@ from kafka.future import Future
 
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.manager import SharedManager
+from pooledkafka.errors import PoolClosedError
 
 __all__ = ["Commits"]
 
 _PATIENCE_S = 0.05
 """How long a commit may keep others waiting. A healthy cluster takes much less, so it sees no more connections."""
 
-_SendLeased = Callable[[set[LaneKey], int, Any, float], Future]
+_SendLeased = Callable[[set[LaneKey], int, Any, float, Callable[[], bool]], Future]
 
 
 @dataclass(eq=False)
@@ -35,6 +36,7 @@ class _Commit:
     node_id: int
     request: Any
     give_up_at: float
+    gone: Callable[[], bool]  # whether the owner has closed
     future: Future = field(default_factory=Future)
 
 
@@ -68,9 +70,17 @@ class Commits:
         self._behind: dict[object, deque[_Commit]] = {}  # by each owner that has a commit under way: its next ones
         self._closed = False
 
-    def send(self, owner: object, leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Future:
+    def send(
+        self,
+        owner: object,
+        leases: set[LaneKey],
+        node_id: int,
+        request: Any,
+        timeout_ms: float,
+        gone: Callable[[], bool],
+    ) -> Future:
         """Send ``owner``'s next commit; a leased connection is in ``leases`` while it has it."""
-        commit = _Commit(owner, leases, node_id, request, time.monotonic() + timeout_ms / 1000)
+        commit = _Commit(owner, leases, node_id, request, time.monotonic() + timeout_ms / 1000, gone)
         behind = self._behind.get(owner)
         if behind is not None:
             behind.append(commit)
@@ -78,6 +88,16 @@ class Commits:
             self._behind[owner] = deque()
             self._start(commit)
         return commit.future
+
+    def forget(self, owner: object) -> None:
+        """Send nothing more of an owner that has closed: its group may have committed more meanwhile."""
+        error = PoolClosedError("the consumer was closed before its commit was sent")
+        behind = self._behind.pop(owner, deque())
+        for line in self._lines.values():
+            behind.extend(commit for commit in line.waiting if commit.owner is owner)
+            line.waiting = deque(commit for commit in line.waiting if commit.owner is not owner)
+        for commit in behind:
+            commit.future.failure(error)
 
     def are_slow(self, node_id: int) -> bool:
         """Whether what is sent to the broker's control lane now would stand behind a commit that takes long."""
@@ -145,19 +165,19 @@ class Commits:
 
     def _over_a_lease(self, commit: _Commit) -> None:
         timeout_ms = max(1.0, (commit.give_up_at - time.monotonic()) * 1000)
-        sent = self._send_leased(commit.leases, commit.node_id, commit.request, timeout_ms)
+        sent = self._send_leased(commit.leases, commit.node_id, commit.request, timeout_ms, commit.gone)
         sent.add_both(lambda _: self._answered(commit, sent))
 
     def _fail(self, commit: _Commit) -> None:
         self._answered(commit, Future().failure(KafkaConnectionError("the pool was disconnected")))
 
     def _answered(self, commit: _Commit, sent: Future) -> None:
-        behind = self._behind[commit.owner]
+        behind = self._behind.get(commit.owner)
         if behind:
             following = behind.popleft()
             self._soon(lambda: self._start(following))
         else:
-            del self._behind[commit.owner]
+            self._behind.pop(commit.owner, None)
         if sent.exception is not None:
             commit.future.failure(sent.exception)
         else:

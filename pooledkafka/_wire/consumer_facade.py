@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -17,7 +18,13 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 from kafka.future import Future
-from kafka.protocol.consumer import HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest
+from kafka.protocol.consumer import (
+    HeartbeatRequest,
+    JoinGroupRequest,
+    LeaveGroupRequest,
+    OffsetCommitRequest,
+    SyncGroupRequest,
+)
 from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
 from kafka.protocol.metadata import FindCoordinatorRequest
 from kafka.structs import TopicPartition
@@ -113,9 +120,13 @@ class ConsumerFacade:
     def bootstrap_connected(self) -> bool:
         return False  # the pool closes its bootstrap connection as soon as the cluster is known
 
-    def close_soon(self) -> None:
-        """Say that what the consumer commits from now on is its last."""
+    def begin_close(self, timeout_ms: float) -> None:
+        """Wait until what the consumer has committed is answered; what it commits from now on is its last.
+
+        For half of the time at most: the rest is for leaving its group.
+        """
         self._manager.closing = True
+        self._engine.call(self._manager.finish_commits, timeout_ms / 2)
 
     def close(self) -> None:
         """Detach this consumer, once; what others use stays as it is."""
@@ -162,6 +173,7 @@ class ConsumerManager(ManagerView):
         self._request_timeout_ms = request_timeout_ms
         self._waits: set[Future] = set()
         self._unanswered: set[Future] = set()  # commits and heartbeats of this consumer that are in flight
+        self.commits: set[Future] = set()  # of those, the commits
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
         self.closing = False  # set once, by the closing thread
         self.leases: set[LaneKey] = set()  # connections lent to this consumer now
@@ -174,6 +186,7 @@ class ConsumerManager(ManagerView):
         """Forget this consumer; what others use stays as it is."""
         self._engine.remove_consumer(self)
         self._engine.fetching.forget(self._owner)
+        self._engine.commits.forget(self)
         self._engine.close_leases(self.leases)
 
     async def leave(self, timeout_ms: float) -> None:
@@ -214,15 +227,27 @@ class ConsumerManager(ManagerView):
                 future = self.call_soon(self._last_commit, request, node_id, timeout_ms)
             else:
                 future = self._commit(request, node_id, timeout_ms)
-        elif isinstance(request, HeartbeatRequest) and self._engine.commits.are_slow(node_id):
+        elif not isinstance(request, LeaveGroupRequest) and self._engine.commits.are_slow(node_id):
             future = super().call_soon(self._engine.send_leased, self.leases, node_id, request, timeout_ms, self._gone)
         else:
             future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
         if isinstance(request, (HeartbeatRequest, OffsetCommitRequest)):
             self._unanswered.add(future)
             future.add_both(lambda _: self._unanswered.discard(future))
+        if isinstance(request, OffsetCommitRequest):
+            self.commits.add(future)
+            future.add_both(lambda _: self.commits.discard(future))
         future.add_both(lambda _: self._stir_soon())
         return future
+
+    async def finish_commits(self, timeout_ms: float) -> None:
+        """Wait for the answers to all commits that are under way, at most so long."""
+        deadline = time.monotonic() + timeout_ms / 1000
+        for commit in list(self.commits):
+            try:
+                await self._engine.manager.wait_for(commit, max(0.0, deadline - time.monotonic()) * 1000)
+            except KafkaError:
+                pass  # whoever sent it deals with it
 
     def _outdate(self, commit: Any) -> None:
         if self.coordinator is not None:
@@ -233,7 +258,7 @@ class ConsumerManager(ManagerView):
             )
 
     def _commit(self, request: Any, node_id: int, timeout_ms: float) -> Future:
-        return self._engine.commits.send(self, self.leases, node_id, request, timeout_ms)
+        return self._engine.commits.send(self, self.leases, node_id, request, timeout_ms, self._gone)
 
     async def _last_commit(self, request: Any, node_id: int, timeout_ms: float) -> Any:
         """Commit before closing, without what there is no topic for any more.
@@ -300,7 +325,7 @@ class ConsumerManager(ManagerView):
         coordinator = self.coordinator
         if coordinator is not None and request.group_instance_id is None and coordinator._generation.generation_id < 0:
             self._engine.net.call_later(_TELL_SIBLINGS_S, self._tell_siblings)
-        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._gone)
+        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._leaves)
         if response.error_code == NoError.errno and response.leader == response.member_id:
             subscriptions = [ConsumerProtocolSubscription.decode(member.metadata) for member in response.members]
             await self._know_topics({topic for subscription in subscriptions for topic in subscription.topics})
@@ -308,6 +333,10 @@ class ConsumerManager(ManagerView):
 
     def _gone(self) -> bool:
         return self.cluster.closed
+
+    def _leaves(self) -> bool:
+        # A join that goes on when its poll was cut off would come after the LeaveGroup: a member that nobody is.
+        return self.closing or self._gone()
 
     def _tell_siblings(self) -> None:
         """Let the group's other members in this pool rejoin now: a new one has just sent its JoinGroup.
@@ -328,7 +357,7 @@ class ConsumerManager(ManagerView):
         self.cluster.deliver()
 
     async def _sync(self, request: Any, node_id: int, timeout_ms: float) -> Any:
-        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._gone)
+        response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._leaves)
         # While the SyncGroup was parked, a failed commit or heartbeat may have reset the generation. kafka-python then
         # compares the answer with no generation at all and raises InconsistentGroupProtocolError to the user. The
         # answer is of a generation that is over: join again.

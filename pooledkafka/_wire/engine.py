@@ -296,10 +296,8 @@ class Engine:
             self._leases.release(key, time.monotonic())
             self._idle_leases.ask()
 
-    def _start_leased(self, owner_leases: set[LaneKey], node_id: int, request: Any, timeout_ms: float) -> Future:
-        started: Future = self.net.call_soon_with_future(
-            self.send_leased, owner_leases, node_id, request, timeout_ms, lambda: False
-        )
+    def _start_leased(self, *args: Any) -> Future:
+        started: Future = self.net.call_soon_with_future(self.send_leased, *args)
         return started
 
     def _close_idle_leases(self) -> float | None:

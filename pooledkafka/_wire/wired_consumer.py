@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -204,9 +205,10 @@ class WiredConsumer:
 
     def close(self, *, autocommit: bool, timeout_ms: float) -> None:
         """Commit where asked, leave the group and detach, within ``timeout_ms``; not while another thread polls."""
+        deadline = time.monotonic() + timeout_ms / 1000
         try:
-            self._facade.close_soon()  # type: ignore[union-attr]
-            self.kafka.close(autocommit=autocommit, timeout_ms=timeout_ms)
+            self._facade.begin_close(timeout_ms)  # type: ignore[union-attr]
+            self.kafka.close(autocommit=autocommit, timeout_ms=max(0.0, deadline - time.monotonic()) * 1000)
         except (KafkaError, RuntimeError):
             if not self.ended:  # else a listener has disconnected the pool meanwhile, and there is nothing left to end
                 raise

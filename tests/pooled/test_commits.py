@@ -10,6 +10,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka import ConnectionPool, Consumer
 from pooledkafka._wire import commits
+from pooledkafka.errors import PoolClosedError
 from pooledkafka.testing import Delay, EmbeddedKafka, Fault, Hold
 from tests.pooled.reading import Reader
 from tests.pooled.waiting import until
@@ -116,3 +117,51 @@ def test_what_waits_fails_when_the_pool_is_disconnected(
         hold.wait_for(1)
         pool.disconnect(timeout_ms=1_000)
     assert all(each.is_done and each.exception is not None for each in waiting)
+
+
+def test_what_a_closed_consumer_had_not_sent_yet_is_not_sent_after_its_successors(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer]
+) -> None:
+    one, other = (consumer(group_id="slow", enable_auto_commit=False) for _ in range(2))
+    for each in (one, other):
+        each.assign([ORDERS])
+        each.committed(ORDERS)  # the coordinator is known from now on
+    with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
+        first = one.commit_async(at(2))
+        second = one.commit_async(at(3))
+        hold.wait_for(1)
+        one.close(timeout_ms=300)
+        until(lambda: second.is_done)
+        assert isinstance(second.exception, PoolClosedError)
+        hold.release()
+        until(lambda: first.is_done)
+    other.commit(at(50), timeout_ms=10_000)
+    assert other.committed(ORDERS) == 50
+    assert offsets(hold, "slow") == [2]
+
+
+def test_closing_waits_for_what_was_committed(cluster: EmbeddedKafka, consumer: Callable[..., Consumer]) -> None:
+    closing = consumer(group_id="slow", enable_auto_commit=False)
+    closing.assign([ORDERS])
+    closing.committed(ORDERS)
+    with of_group(cluster, "OffsetCommit", "slow", Delay(0.2)):
+        futures = [closing.commit_async(at(offset)) for offset in (2, 3, 4)]
+        closing.close()
+    until(lambda: all(future.is_done for future in futures))
+    assert [future.succeeded() for future in futures] == [True] * 3
+
+
+def test_a_new_member_learns_where_its_group_is_beside_a_commit_that_waits(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer], writer: Writer
+) -> None:
+    writer.write("orders", 10)
+    quick = assigned(consumer, "quick")
+    quick.commit(at(7))
+    slow = assigned(consumer, "slow")
+    with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
+        waiting = slow.commit_async(at(5))
+        hold.wait_for(1)
+        until(lambda: quick._opened()._engine.commits.are_slow(1))
+        assert quick.committed(ORDERS) == 7
+        assert not waiting.is_done
+        hold.release()
