@@ -125,6 +125,7 @@ class Producer(PooledClient):
         sender, connection = self._sender, self._connection
         if sender is None or connection is None or connection is not self._pool._connection:
             return False
+        sender.dropped = self._options.get("transactional_id") is not None
         if sender.counted:
             connection.drop_sender(sender)
         self._pool._tell_of_dropped("producer")
@@ -142,7 +143,7 @@ class Producer(PooledClient):
     def _opened(self) -> WiredProducer:
         notice_fork()
         sender = self._sender
-        if sender is not None and self._connection is self._pool._connection and not sender.ended:
+        if sender is not None and self._connection is self._pool._connection and not sender.useless:
             return sender
         self._connect_pool()
         with self._opening:
@@ -152,7 +153,7 @@ class Producer(PooledClient):
                 self._sender = None  # of a connection that the pool has ended, and with it its records
                 self._connection = self._pool._attach_producer(self)
                 self._sender = self._connection.senders.acquire(self._options)
-            if self._sender.ended and self._connection is not None:
+            if self._sender.useless and self._connection is not None:
                 self._sender = self._connection.senders.renew(self._sender, self._options)
             return self._sender
 

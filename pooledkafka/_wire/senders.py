@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kafka.serializer import Serializer
@@ -12,13 +12,12 @@ from kafka.serializer.wrapper import SerializeWrapper
 
 from pooledkafka._locks import LockName, new_lock
 from pooledkafka._wire.engine import Engine
-from pooledkafka._wire.wired_producer import WiredProducer
+from pooledkafka._wire.wired_producer import WiredProducer, with_grace
 from pooledkafka.errors import ConfigurationError, PoolClosedError
 
 __all__ = ["Senders", "as_serializer"]
 
-_ENDED_MS = 1_000
-
+_DISCONNECTED = "the connection pool was disconnected; call connect() to use its clients again"
 _IDLE = 8  # KafkaProducers without a handle, of those that may never have one again
 
 
@@ -39,6 +38,7 @@ class Senders:
         # Guards the fields below; held while a KafkaProducer is made, which does no I/O.
         self._lock = new_lock(LockName.SENDERS)
         self._closed = False  # what a handle made after that would never be ended
+        self._retired: list[WiredProducer] = []  # replaced by others; their callbacks may still run
         self._ending: tuple[WiredProducer, ...] = ()  # set once, by close(); read by any thread
         self._shared: dict[tuple[Any, ...], WiredProducer] = {}
         self._exclusive: dict[str, WiredProducer] = {}
@@ -55,7 +55,7 @@ class Senders:
         transactional_id = options.get("transactional_id")
         with self._lock:
             if self._closed:
-                raise PoolClosedError("the connection pool was disconnected; call connect() to use its clients again")
+                raise PoolClosedError(_DISCONNECTED)
             if transactional_id is None:
                 key = _key(options)
                 if key not in self._shared:
@@ -66,6 +66,10 @@ class Senders:
                     self._idle.pop(key, None)
                     self._shared[key].counted = True
                 return self._shared[key]
+            before = self._exclusive.get(transactional_id)
+            if before is not None and before.dropped:
+                # It is released in the background, and fenced by init_transactions() of the next one before that.
+                self._retire(self._exclusive.pop(transactional_id))
             if transactional_id in self._exclusive:
                 raise ConfigurationError(
                     f"transactional_id={transactional_id!r} belongs to another producer of this connection pool, and "
@@ -75,17 +79,21 @@ class Senders:
             self._exclusive[transactional_id].counted = True
             return self._exclusive[transactional_id]
 
-    def renew(self, ended: WiredProducer, options: Mapping[str, Any]) -> WiredProducer:
-        """What a handle gets in place of one that has ``ended``; all its handles get the same."""
+    def renew(self, useless: WiredProducer, options: Mapping[str, Any]) -> WiredProducer:
+        """What a handle gets in place of one that is ``useless``; all its handles get the same. Does not wait."""
         key = _key(options)
         with self._lock:
+            if self._closed:
+                raise PoolClosedError(_DISCONNECTED)
             known = self._shared.get(key)
-            if known is not None and known is not ended:
-                return known
-            self._shared[key] = renewed = WiredProducer(self._engine, options)
-            renewed.key, renewed.counted = key, ended.counted
-        ended.close(_ENDED_MS)  # its records have failed already
-        return renewed
+            if known is None or known.useless:
+                known = self._shared[key] = WiredProducer(self._engine, options)
+                known.key, known.counted = key, useless.counted
+                self._retire(useless)
+        # Its records have failed already, and serializers that it shares with the new one stay open. This may be its
+        # own thread, in a callback of one of them.
+        useless.give_up()
+        return known
 
     def release(self, wired: WiredProducer, timeout_ms: float) -> Counter[str]:
         """A handle is done; returns how many records were not delivered, where a KafkaProducer ends with it.
@@ -97,7 +105,13 @@ class Senders:
             done = self._done_with(wired)
         return done.close(timeout_ms) if done is not None else Counter()
 
+    def _retire(self, wired: WiredProducer) -> None:
+        self._retired = [each for each in (*self._retired, wired) if each.alive]
+
     def _done_with(self, wired: WiredProducer) -> WiredProducer | None:
+        if wired in self._retired:
+            self._retired.remove(wired)
+            return wired
         for transactional_id, other in self._exclusive.items():
             if other is wired:
                 return self._exclusive.pop(transactional_id)
@@ -130,9 +144,7 @@ class Senders:
             wired.begin_flush()
 
         def wait(timeout_ms: float) -> Counter[str]:
-            deadline = time.monotonic() + timeout_ms / 1000
-            waits = [wired.deliver(max(0.0, deadline - time.monotonic()) * 1000) for wired in everybody]
-            return sum(waits, Counter())
+            return _deliver(everybody, time.monotonic() + timeout_ms / 1000)
 
         return wait
 
@@ -142,7 +154,7 @@ class Senders:
             return sum((wired.give_up() for wired in self._all()), Counter())
 
     def _all(self) -> list[WiredProducer]:
-        return [*self._shared.values(), *self._exclusive.values(), *self._ending]
+        return [*self._shared.values(), *self._exclusive.values(), *self._retired, *self._ending]
 
     def close(self, timeout_ms: float) -> Counter[str]:
         """Deliver what is buffered and end all; returns how many records were not delivered, by topic."""
@@ -155,8 +167,16 @@ class Senders:
             self._exclusive.clear()
             self._handles.clear()
             self._idle.clear()
-        waits = [wired.close(max(0.0, deadline - time.monotonic()) * 1000) for wired in everybody]
-        return sum(waits, Counter())
+            self._retired.clear()
+        undelivered = _deliver(everybody, deadline)
+        deadline = with_grace(deadline)  # one for all
+        return sum((wired.end(deadline) for wired in everybody), undelivered)
+
+
+def _deliver(senders: Sequence[WiredProducer], deadline: float) -> Counter[str]:
+    for wired in senders:
+        wired.begin_flush()  # all of them, before the first one is waited for
+    return sum((wired.deliver(max(0.0, deadline - time.monotonic()) * 1000) for wired in senders), Counter())
 
 
 def _is_plain(value: Any) -> bool:

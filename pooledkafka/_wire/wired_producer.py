@@ -20,10 +20,15 @@ from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.producer_facade import ProducerFacade
 from pooledkafka.errors import PoolClosedError
 
-__all__ = ["WiredProducer"]
+__all__ = ["WiredProducer", "with_grace"]
 
 _FORCED_CLOSE_S = 1.0
 """How long a Sender thread that was told to give up may take; it has nothing left to wait for."""
+
+
+def with_grace(deadline: float) -> float:
+    """Until when a Sender thread may take to end that has delivered, or has given up, by ``deadline``."""
+    return max(deadline, time.monotonic() + _FORCED_CLOSE_S)
 
 
 class _MakersProducer(KafkaProducer):  # type: ignore[misc]
@@ -50,6 +55,7 @@ class WiredProducer:
     def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
         self._engine = engine
         self._facade: ProducerFacade | None = None
+        self.dropped = False  # whether the one handle that it had is gone for good; set by a finalizer
         self.counted = False  # whether its handles are, and are to be released one by one; set before it is handed out
 
         def facade(**config: Any) -> ProducerFacade:
@@ -152,6 +158,11 @@ class WiredProducer:
                         ) from error
 
     @property
+    def alive(self) -> bool:
+        """Whether its Sender thread runs."""
+        return bool(self.kafka._sender.is_alive())
+
+    @property
     def closing(self) -> bool:
         """Whether it takes no more records."""
         return bool(self.kafka._accumulator._closed)
@@ -169,13 +180,9 @@ class WiredProducer:
         deadline = time.monotonic() + timeout_ms / 1000
         with self._flushing():
             for batch in self.kafka._accumulator._incomplete.all():
-                if not batch.produce_future.wait(timeout=max(0.0, deadline - time.monotonic())):
-                    break
-            else:
-                return Counter()
-        undelivered = self.give_up()
-        self.kafka._sender.join(_FORCED_CLOSE_S)  # so that a flush within close() finds nothing
-        return undelivered
+                if self.on_sender_thread or not batch.produce_future.wait(max(0.0, deadline - time.monotonic())):
+                    return self.give_up()
+        return Counter()
 
     def give_up(self) -> Counter[str]:
         """Let the Sender thread fail what is not delivered, and end; does not wait. Returns how many, by topic."""
@@ -193,7 +200,7 @@ class WiredProducer:
             self.kafka._accumulator._flushes_in_progress.decrement()
 
     @property
-    def ended(self) -> bool:
+    def useless(self) -> bool:
         """Whether kafka-python sends nothing with it any more, though it belongs to no transaction: it was told that it
         may not write idempotently, which may be allowed again.
         """
@@ -217,13 +224,27 @@ class WiredProducer:
     def close(self, timeout_ms: float) -> Counter[str]:
         """Deliver what is buffered, end the Sender thread and detach; returns as ``deliver``."""
         deadline = time.monotonic() + timeout_ms / 1000
+        undelivered = self.deliver(timeout_ms)
+        return undelivered + self.end(with_grace(deadline))
+
+    def end(self, deadline: float) -> Counter[str]:
+        """End the Sender thread, which has delivered or given up, and detach; returns what came in between.
+
+        Waits for it until ``deadline`` by the monotonic clock. A thread in a callback that does not return stays for as
+        long as that does.
+        """
         sender: threading.Thread = self.kafka._sender
-        undelivered = Counter() if self.on_sender_thread else self.deliver(timeout_ms)
-        self.kafka.close(timeout=max(_FORCED_CLOSE_S, deadline - time.monotonic()))
-        if not sender.is_alive():
+        undelivered: Counter[str] = Counter()
+        sender.initiate_close()  # type: ignore[attr-defined]
+        if not self.on_sender_thread:
+            sender.join(max(0.0, deadline - time.monotonic()))
+        if sender.is_alive():
+            sender.force_close()  # type: ignore[attr-defined]
+        else:
             # It may have looked for the last time just before a record came that was on its way in another thread.
-            undelivered += self.undelivered()
+            undelivered = self.undelivered()
             self.kafka._accumulator.abort_incomplete_batches()
+            self.kafka.close(timeout=0)
         self._end_transactional_calls()
         return undelivered
 

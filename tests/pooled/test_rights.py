@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 from kafka.errors import ClusterAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+from kafka.partitioner import DefaultPartitioner
+from kafka.producer.sender import Sender
+from kafka.serializer import Serializer
 
 from pooledkafka import ConnectionPool, Kafka
-from pooledkafka.testing import EmbeddedKafka, Error
-from tests.pooled.waiting import TIMEOUT_S
+from pooledkafka._wire.senders import Senders
+from pooledkafka.errors import PoolClosedError
+from pooledkafka.testing import EmbeddedKafka, Error, Fault
+from tests.pooled.waiting import TIMEOUT_S, until
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +57,65 @@ def test_who_may_not_write_idempotently_may_later(cluster: EmbeddedKafka, kafka:
     assert len({id(producer._opened()) for producer in producers}) == 1, "still one for all"
     for producer in producers:
         producer.close()
+
+
+def refuse(cluster: EmbeddedKafka) -> Fault:
+    return cluster.intercept("InitProducerId", Error(ClusterAuthorizationFailedError))
+
+
+def test_it_is_tried_again_in_the_callback_of_the_record_that_was_refused(
+    cluster: EmbeddedKafka, kafka: Kafka, pool: ConnectionPool
+) -> None:
+    again: list[Any] = []
+    with kafka.producer(connection_pool=pool) as producer:
+        with refuse(cluster) as refused:
+
+            def try_again(_: Any) -> None:
+                refused.remove()
+                again.append(producer.send("open", b"again"))
+
+            producer.send("open", b"refused").add_errback(try_again)
+            until(lambda: again)
+        assert again[0].get(TIMEOUT_S).offset == 0
+    pool.disconnect()
+    until(lambda: [each for each in threading.enumerate() if isinstance(each, Sender)], lambda left: not left)
+
+
+def test_the_next_one_goes_on_with_the_users_serializers(
+    cluster: EmbeddedKafka, kafka: Kafka, pool: ConnectionPool
+) -> None:
+    class Once(Serializer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.closed = False
+
+        def serialize(self, topic: str, headers: Any, data: Any) -> Any:
+            assert not self.closed
+            return data
+
+        def close(self) -> None:
+            self.closed = True
+
+    with kafka.producer(connection_pool=pool, partitioner=DefaultPartitioner(), value_serializer=Once()) as producer:
+        with refuse(cluster), pytest.raises(KafkaError):
+            producer.send("open", b"refused").get(TIMEOUT_S)
+        assert producer.send("open", b"allowed").get(TIMEOUT_S).offset == 0
+
+
+def test_a_pool_that_was_disconnected_meanwhile_makes_no_other(
+    cluster: EmbeddedKafka, kafka: Kafka, pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = kafka.producer(connection_pool=pool)
+    with refuse(cluster), pytest.raises(KafkaError):
+        producer.send("open", b"refused").get(TIMEOUT_S)
+    renew = Senders.renew
+
+    def late(*args: Any) -> Any:
+        thread = threading.Thread(target=pool.disconnect)
+        thread.start()
+        thread.join()
+        return renew(*args)
+
+    monkeypatch.setattr(Senders, "renew", late)
+    with pytest.raises(PoolClosedError):
+        producer.send("open", b"too late")
+    assert not [each for each in threading.enumerate() if isinstance(each, Sender)]

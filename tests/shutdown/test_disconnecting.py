@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -406,3 +407,24 @@ def test_from_a_deserializer_within_a_poll(kafka: Kafka, pool: ConnectionPool, e
     assert isinstance(Caller(poll).returns(), PoolClosedError)
     pool.disconnect()
     gone()
+
+
+def test_records_callbacks_that_do_not_return_take_no_time_of_each_other(kafka: Kafka, pool: ConnectionPool) -> None:
+    go_on = threading.Event()
+    producers = [kafka.producer(connection_pool=pool, linger_ms=number) for number in range(6)]
+    stuck = []
+    for producer in producers:
+        entered = threading.Event()
+        stuck.append(entered)
+        producer.send("orders", b"x").add_both(lambda _, entered=entered: (entered.set(), go_on.wait(60)))
+    assert all(entered.wait(10) for entered in stuck)
+    late = [producer.send("orders", b"late") for producer in producers]
+    began = time.monotonic()
+    try:
+        with pytest.raises(PoolTimeoutError, match="could not be delivered"):
+            pool.disconnect(timeout_ms=500)
+        assert time.monotonic() - began < 3.0, "one second more for all of them, not for each"
+    finally:
+        go_on.set()
+    until(lambda: [future.is_done for future in late], all)
+    assert all(future.failed() for future in late)

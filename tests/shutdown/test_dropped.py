@@ -194,6 +194,22 @@ def test_a_transactional_id_is_free_again(pool: ConnectionPool, drop: Drop, said
     assert texts(said)[0].startswith("a producer made at ")
 
 
+@pytest.mark.parametrize("drop", THREADS)
+def test_a_transactional_id_is_free_for_the_next_producer_at_once(pool: ConnectionPool, drop: Drop) -> None:
+    for number in range(5):
+        held = [Producer(connection_pool=pool, transactional_id="till")]
+        held[0].init_transactions()
+        held[0].begin_transaction()
+        held[0].send("orders", b"%d" % number)
+        drop(held)
+    with Producer(connection_pool=pool, transactional_id="till") as last:
+        last.init_transactions()
+        last.begin_transaction()
+        last.send("orders", b"last").get(10)
+        last.commit_transaction()
+    until(lambda: pool._connection.senders._retired, lambda left: not left)  # type: ignore[union-attr]
+
+
 def test_a_listener_that_refers_to_its_consumer_does_not_keep_it(cluster: EmbeddedKafka, pool: ConnectionPool) -> None:
     heard: list[str] = []
 
