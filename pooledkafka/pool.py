@@ -488,7 +488,7 @@ class ConnectionPool:
             requests_resent=engine.manager.resending.count if engine else 0,
             wire_fetches=engine.fetching.wire_fetches if engine else 0,
             logical_fetches=engine.fetching.logical_fetches if engine else 0,
-            read_ahead_bytes=engine.fetching.read_ahead.used if engine else 0,
+            read_ahead_bytes=engine.fetching.read_ahead.total if engine else 0,
             metadata_age_ms=engine.manager.cluster.age_ms() if engine else None,
         )
 

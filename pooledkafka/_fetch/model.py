@@ -102,6 +102,8 @@ class Limits:
     """Backoff of a partition in error, and of a connection that failed."""
     breath_s: float = 0.02
     """Before this, a reader that does not wait is not told that there is nothing since the broker cannot be reached."""
+    apart: int = 8
+    """How many times ``partition_max_bytes`` readers of a partition may be apart and still be served together."""
     catch_up_partitions: int = 500
     parked_additions: int = 1_000
     """Partitions that a request names at most, so that nobody waits long while it is built, sent and served."""

@@ -195,6 +195,9 @@ class Multiplexer:
             self._sweep_at = self._now + self._limits.idle_s / 2
             for reader in self._readers.values():
                 self._sweep(reader)
+            for streams in self._streams.values():
+                for stream in streams:
+                    stream.drop_spare()
 
     def _sweep(self, reader: Reader) -> None:
         """Let a reader leave where it has not asked for long."""
@@ -212,8 +215,10 @@ class Multiplexer:
         # more than may be read ahead. They read it again when they come.
         came_to, self._came_to = self._came_to, {}
         for stream in came_to:
-            if stream.full and stream.wanted_now and not stream.closed:
-                self._drop_before(stream, stream.offset)  # a slow reader keeps no fast one waiting
+            # A slow reader keeps no fast one waiting. While there is room it need not read what it missed on its own.
+            far = stream.ahead >= self._limits.apart * stream.max_bytes or not self._read_ahead.has_room
+            if stream.full and far and stream.wanted_now and not stream.closed:
+                self._drop_before(stream, stream.offset)
                 self._sort(stream)
         delivered, self._delivered = self._delivered, {}
         for stream in delivered:
@@ -409,7 +414,8 @@ class Multiplexer:
         current = reader.places.get(partition)
         # A reader that has caught up with others joins them: of the streams that serve it, the one furthest on. Of two
         # that are equally far the elder, since whoever is there already may not ask anew.
-        serving = [stream for stream in self._streams.get(partition, ()) if stream.serves(position)]
+        again = current is not None and current.cursors[reader.number].offset > position.fetch_offset
+        serving = [stream for stream in self._streams.get(partition, ()) if stream.serves(position, again=again)]
         stream = max(serving, key=lambda s: s.offset, default=None)
         if current is not None and current is not stream:
             self._leave(reader, partition)
@@ -511,6 +517,7 @@ class Multiplexer:
         stream.append(answer, end)
         self._delivered[stream] = None
         stream.at_end = stream.offset >= bound
+        stream.trim()
         self._tell(stream)
 
     def _tell(self, stream: Stream) -> None:

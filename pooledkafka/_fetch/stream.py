@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,20 +17,36 @@ if TYPE_CHECKING:
 
 __all__ = ["Chunk", "Cursor", "ReadAhead", "Stream"]
 
+_SPARE_CHUNKS = 64
+"""How many answers are kept of a partition, at most, though everybody has taken them."""
 _CHUNK_OVERHEAD = 512
 """Bytes counted for a chunk beside its records, so that many tiny ones are bounded too."""
 
 
 class ReadAhead:
-    """The bytes read ahead for all brokers of a pool, and their bound."""
+    """The bytes read for all brokers of a pool, and their bound."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.used = 0
+        self.used = 0  # of what somebody has not taken yet
+        self.spare = 0  # of what is kept though everybody has: as long as there is room for it
+        self._spares: dict[Stream, None] = {}  # that have some, the one whose has not changed for longest first
 
     @property
     def has_room(self) -> bool:
         return self.used < self.limit
+
+    @property
+    def total(self) -> int:
+        return self.used + self.spare
+
+    def note(self, stream: Stream) -> None:
+        """What a stream has was counted anew; what is spare, there or elsewhere, makes room."""
+        self._spares.pop(stream, None)
+        if stream.spare:
+            self._spares[stream] = None
+        while self._spares and self.total > self.limit:
+            next(iter(self._spares)).drop_spare()
 
 
 @dataclass(eq=False)
@@ -78,7 +95,8 @@ class Stream:
         self.last_fetched_epoch = position.last_fetched_epoch
         self.at_end = False  # the last answer said that there is nothing beyond ``offset``
         self.chunks: deque[Chunk] = deque()  # what was read and somebody has not taken yet, without gaps
-        self.buffered = 0  # bytes in chunks
+        self.ahead = 0  # bytes in chunks, but for the spare ones
+        self.spare = 0  # bytes in the chunks that everybody has taken, kept for those who come a moment later
         self.full = False  # reading ahead stopped at max_bytes and has not sunk below half of it yet
         self.cursors: dict[int, Cursor] = {}  # by reader
         self.in_flight: Line | None = None
@@ -91,14 +109,21 @@ class Stream:
         """What to ask the broker for."""
         return Position(self.offset, self.leader_epoch, self.last_fetched_epoch, self.max_bytes)
 
-    def serves(self, position: Position) -> bool:
-        """Whether a reader at ``position`` would have been answered as this stream is."""
+    def serves(self, position: Position, *, again: bool) -> bool:
+        """Whether a reader at ``position`` would have been answered as this stream is.
+
+        One that reads ``again`` what it has had, because that was corrupt, say, is not given the same from memory.
+        """
         if (position.current_leader_epoch, position.partition_max_bytes) != (self.leader_epoch, self.max_bytes):
             return False
         offset = position.fetch_offset
         if offset == self.offset:
             return position.last_fetched_epoch in (-1, self.last_fetched_epoch)
+        passed = 0
         for chunk in self.chunks:
+            passed += chunk.size
+            if again and passed <= self.spare:
+                continue
             if offset == chunk.start:
                 return position.last_fetched_epoch in (-1, chunk.previous_epoch)
             if chunk.start < offset < chunk.next_offset:
@@ -109,11 +134,9 @@ class Stream:
         """Take records read from ``offset``."""
         chunk = Chunk(self.offset, end.next_offset, self.last_fetched_epoch, answer)
         self.chunks.append(chunk)
-        self.buffered += chunk.size
-        self._budget.used += chunk.size
         self.offset = end.next_offset
         self.last_fetched_epoch = end.leader_epoch
-        self._mark_full()
+        self._account(self.ahead + chunk.size, self.spare)
 
     def chunks_for(self, cursor: Cursor, limit: int) -> list[Chunk]:
         """What ``cursor`` has not taken yet, up to ``limit`` bytes, and at least one chunk if there is any."""
@@ -139,18 +162,44 @@ class Stream:
         return latest
 
     def trim(self) -> None:
-        """Drop what every reader has taken."""
+        """Drop what every reader has taken; on the way to the end the last of it is kept while there is room.
+
+        Groups that begin together are some milliseconds apart. Whoever comes to what is there reads on with the others;
+        on its own it would have everything sent again.
+        """
         slowest = min((cursor.offset for cursor in self.cursors.values()), default=self.offset)
-        while self.chunks and self.chunks[0].next_offset <= slowest:
-            self._account_for(self.chunks.popleft())
+        taken = [chunk.size for chunk in itertools.takewhile(lambda c: c.next_offset <= slowest, self.chunks)]
+        kept = 0 if self.at_end else _SPARE_CHUNKS
+        for _ in taken[kept:]:
+            self.chunks.popleft()
+        spare = sum(taken[len(taken[kept:]) :])
+        self._account(self.ahead + self.spare - sum(taken), spare)
+
+    def drop_spare(self) -> None:
+        """Drop what every reader has taken."""
+        size = self.spare
+        while size > 0:
+            size -= self.chunks.popleft().size
+        self._account(self.ahead, 0)
+
+    def _account(self, ahead: int, spare: int) -> None:
+        self._budget.used += ahead - self.ahead
+        self._budget.spare += spare - self.spare
+        self.ahead, self.spare = ahead, spare
+        if ahead >= self.max_bytes:
+            self.full = True
+        elif ahead < self.max_bytes / 2:
+            self.full = False
+        self._budget.note(self)
 
     def drop_before(self, offset: int) -> list[Cursor]:
         """Drop what lies before ``offset``, and leave behind the readers that have not taken it: they will come back.
 
         So a slow reader never keeps a fast one waiting; it reads what it missed again, on its own. Returns them.
         """
+        self.drop_spare()
         while self.chunks and self.chunks[0].next_offset <= offset:
-            self._account_for(self.chunks.popleft())
+            self._account(self.ahead - self.chunks.popleft().size, 0)
         first = self.chunks[0].start if self.chunks else self.offset
         left = [cursor for cursor in self.cursors.values() if cursor.offset < first]
         for cursor in left:
@@ -163,28 +212,16 @@ class Stream:
         while self.chunks and self.chunks[-1].start >= furthest:
             if self._budget.used - self.chunks[-1].size < self._budget.limit:
                 break
-            chunk = self._account_for(self.chunks.pop())
+            chunk = self.chunks.pop()
+            self._account(self.ahead - chunk.size, self.spare)
             self.offset = chunk.start
             self.last_fetched_epoch = chunk.previous_epoch
             self.at_end = False
 
     def clear(self) -> None:
         """Drop everything."""
-        while self.chunks:
-            self._account_for(self.chunks.popleft())
-
-    def _account_for(self, chunk: Chunk) -> Chunk:
-        """Count a chunk that was dropped no longer."""
-        self.buffered -= chunk.size
-        self._budget.used -= chunk.size
-        self._mark_full()
-        return chunk
-
-    def _mark_full(self) -> None:
-        if self.buffered >= self.max_bytes:
-            self.full = True
-        elif self.buffered < self.max_bytes / 2:
-            self.full = False
+        self.chunks.clear()
+        self._account(0, 0)
 
     @property
     def wanted_now(self) -> bool:

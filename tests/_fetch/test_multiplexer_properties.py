@@ -138,6 +138,18 @@ class Machine(RuleBasedStateMachine):
     def read_ahead_is_bounded(self) -> None:
         # One response for each connection may be on its way when the bound is met.
         assert 0 <= self.read_ahead.used <= BUDGET + 2 * (LIMITS.max_bytes + 3 * 512)
+        assert not self.read_ahead.spare or self.read_ahead.total <= BUDGET, "what is spare makes room"
+
+    @invariant()
+    def what_is_kept_is_counted(self) -> None:
+        streams = [stream for each in self.machine._streams.values() for stream in each]
+        assert self.read_ahead.used == sum(stream.ahead for stream in streams)
+        assert self.read_ahead.spare == sum(stream.spare for stream in streams)
+        for stream in streams:
+            assert stream.ahead + stream.spare == sum(chunk.size for chunk in stream.chunks)
+            slowest = min((cursor.offset for cursor in stream.cursors.values()), default=stream.offset)
+            taken = [chunk.size for chunk in stream.chunks if chunk.next_offset <= slowest]
+            assert stream.spare <= sum(taken), "somebody is to take it still"
 
     @invariant()
     def only_the_patient_wait_beyond_their_deadline_and_only_where_something_will_come(self) -> None:
@@ -163,7 +175,7 @@ class Machine(RuleBasedStateMachine):
             self.machine.forget(reader)
         for wire in self.wires[:]:
             self.machine.answered(wire, self.broker.answer(wire), self.now)
-        assert self.read_ahead.used == 0
+        assert self.read_ahead.total == 0
         assert self.machine.idle
 
     def check_that_those_who_still_wait_have_come_to_the_end(self) -> None:
