@@ -35,12 +35,14 @@ class LockName(Enum):
     STOP = 3, "Engine._stop_lock"
     POOL = 4, "ConnectionPool._lock"
     SENDERS = 4, "Senders._lock"
+    DECODING = 4, "DecodedBatches: a chunk's"
     VIEWS = 5, "SharedCluster._views_lock"
     CLUSTER = 5, "SharedCluster._lock"
     LISTENERS = 5, "ClusterView._listeners_lock"
     MAILBOX = 5, "Mailbox._lock"
     FEED = 5, "Feed._lock"
     BATCH = 5, "BatchFuture._counting"
+    DECODED = 5, "DecodedBatches._lock"
 
     def __init__(self, place: int, label: str) -> None:
         self.place = place

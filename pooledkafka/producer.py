@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kafka.errors import IllegalStateError, KafkaTimeoutError
-from kafka.future import Future
 from kafka.partitioner import Partitioner
 
 from pooledkafka._batch import BatchFuture, not_told
@@ -15,7 +14,7 @@ from pooledkafka._connection import Connection
 from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._locks import LockName, check_free, new_lock
 from pooledkafka._unclosed import made_here
-from pooledkafka._wire import WiredProducer, as_serializer, fail_in_child
+from pooledkafka._wire import TopicSender, WiredProducer, as_serializer, fail_in_child
 from pooledkafka.config import PRODUCER_OPTIONS
 from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
 from pooledkafka.pool import ConnectionPool
@@ -23,7 +22,16 @@ from pooledkafka.pool import ConnectionPool
 __all__ = ["Producer"]
 
 
+_CLOSING = "the record was not sent: the producer was closed, or its pool disconnected, meanwhile"
 _MESSAGE_FIELDS = frozenset({"value", "key", "headers", "partition", "timestamp_ms"})
+
+
+class _Topics:
+    """What a handle sends with, by topic."""
+
+    def __init__(self, sender: WiredProducer | None) -> None:
+        self.sender = sender
+        self.known: dict[str, TopicSender] = {}
 
 
 class Producer(PooledClient):
@@ -33,7 +41,8 @@ class Producer(PooledClient):
         connection_pool: the pool to share. None: a private pool, made from the connection options given here and
             closed with this producer.
         options: kafka-python's producer options (``acks``, ``linger_ms``, ``value_serializer``, ...), with its names,
-            defaults and meaning. Connection and security options belong to the pool.
+            defaults and meaning, but for ``batch_size``: 1,000,000 bytes. Connection and security options belong to the
+            pool.
 
     A producer is a light handle: those of one pool with equal options share one KafkaProducer with its thread, and
     their records travel in common batches. So one for each request of a web application is fine. Serializers belong to
@@ -74,6 +83,7 @@ class Producer(PooledClient):
         self._opening = new_lock(LockName.OPENING)
         self._connection = None
         self._sender = None
+        self._topics = _Topics(None)  # replaced as a whole, by whichever thread sends first with another sender
         # Futures of this handle's records that are not done; added by any thread, taken out by whichever completes one.
         self._unfinished: set[Any] = set()
         inherit(self)
@@ -135,6 +145,7 @@ class Producer(PooledClient):
         self._opening = new_lock(LockName.OPENING)
         abandon((self._connection, self._sender, self._unfinished))
         self._connection = self._sender = None
+        self._topics = _Topics(None)
         unfinished, self._unfinished = self._unfinished, set()
         for future in unfinished:
             fail_in_child(future, not_told("the future of the record", self._made_by))
@@ -179,24 +190,13 @@ class Producer(PooledClient):
         sender = self._opened()
         sender.check_login()
         check_free("sending")
-        if self._key_serializer is not None:
-            key = self._key_serializer.serialize(topic, headers or [], key)
-        if self._value_serializer is not None:
-            value = self._value_serializer.serialize(topic, headers or [], value)
-        sender.want(topic)
         try:
-            future = sender.kafka.send(
-                topic, value=value, key=key, headers=headers, partition=partition, timestamp_ms=timestamp_ms
-            )
+            future = self._to(sender, topic).send(value, key, headers, partition, timestamp_ms)
         except IllegalStateError as error:
-            if not sender.closing:
-                raise
-            raise PoolClosedError(
-                "the record was not sent: the producer was closed, or its pool disconnected, meanwhile"
-            ) from error
-        unfinished = self._unfinished  # and not this handle, which a record that waits need not keep alive
-        unfinished.add(future)
-        future.add_both(lambda _: unfinished.discard(future))
+            if sender.closing:
+                raise PoolClosedError(_CLOSING) from error
+            raise
+        self._keep(future)
         return future
 
     def send_batch(self, topic: str, messages: Iterable[Mapping[str, Any]]) -> BatchFuture:
@@ -221,19 +221,39 @@ class Producer(PooledClient):
         """
         batch = list(messages)
         for message in batch:
-            unknown = set(message) - _MESSAGE_FIELDS
-            if unknown:
+            if not message.keys() <= _MESSAGE_FIELDS:
                 fields = ", ".join(sorted(_MESSAGE_FIELDS))
-                raise ConfigurationError(f"{sorted(unknown)[0]!r} is not a field of a message; those are {fields}")
-        self._opened()
-        futures = []
-        for message in batch:
-            try:
-                futures.append(self.send(topic, **message))
-            except Exception as error:  # of a serializer, say; the caller has the future of what was sent before
-                futures.append(Future().failure(error))
-                break
-        return BatchFuture(futures)
+                unknown = sorted(set(message) - _MESSAGE_FIELDS)[0]
+                raise ConfigurationError(f"{unknown!r} is not a field of a message; those are {fields}")
+        sender = self._opened()
+        sender.check_login()
+        check_free("sending")
+        try:
+            runs, unsent = self._to(sender, topic).send_all(batch)
+        except IllegalStateError as error:
+            if sender.closing:
+                raise PoolClosedError(_CLOSING) from error
+            raise
+        if isinstance(unsent, IllegalStateError) and sender.closing:
+            unsent = PoolClosedError(_CLOSING)
+        future = BatchFuture(len(batch), runs, unsent)
+        self._keep(future)
+        return future
+
+    def _to(self, sender: WiredProducer, topic: str) -> TopicSender:
+        topics = self._topics
+        if topics.sender is not sender:
+            topics = self._topics = _Topics(sender)
+        known = topics.known.get(topic)
+        if known is None:
+            sender.want(topic)
+            known = topics.known[topic] = sender.to(topic, self._key_serializer, self._value_serializer)
+        return known
+
+    def _keep(self, future: Any) -> None:
+        unfinished = self._unfinished  # and not this handle, which a record that waits need not keep alive
+        unfinished.add(future)
+        future.add_both(lambda _: unfinished.discard(future))
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all records sent so far by this producer are acknowledged or have failed.

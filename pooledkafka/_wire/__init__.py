@@ -10,6 +10,7 @@ from pooledkafka._wire.futures import fail_in_child
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import Listening, Subscriber
 from pooledkafka._wire.senders import Senders, as_serializer
+from pooledkafka._wire.sending import TopicSender
 from pooledkafka._wire.wired_admin import WiredAdmin
 from pooledkafka._wire.wired_consumer import WiredConsumer
 from pooledkafka._wire.wired_producer import WiredProducer
@@ -22,6 +23,7 @@ __all__ = [
     "Listening",
     "Senders",
     "Subscriber",
+    "TopicSender",
     "WiredAdmin",
     "WiredConsumer",
     "WiredProducer",

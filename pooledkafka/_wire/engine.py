@@ -18,6 +18,7 @@ from pooledkafka._locks import LockName, new_lock
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.commits import Commits
 from pooledkafka._wire.coordinators import Coordinators
+from pooledkafka._wire.decoded import DecodedBatches
 from pooledkafka._wire.fetching import SharedFetching
 from pooledkafka._wire.joins import Joins
 from pooledkafka._wire.lanes import Lane, LaneKey
@@ -106,6 +107,7 @@ class Engine:
         self.client = SharedClient(self.net, self.manager)
         self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes)
         self.coordinators = Coordinators(self.net, self.manager)
+        self.decoded = DecodedBatches(fetch_buffer_bytes // 2)
         self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"])
         self.commits = Commits(self.net, self.manager, self._start_leased)
         self._consumers: list[GroupMember] = []
@@ -324,11 +326,13 @@ class Engine:
     def add_consumer(self, consumer: GroupMember) -> None:
         """Let the other consumers of its group in this pool find it."""
         self._consumers.append(consumer)
+        self.decoded.serve(len(self._consumers))
 
     def remove_consumer(self, consumer: GroupMember) -> None:
         """Undo ``add_consumer``; does nothing for one that is not there."""
         if consumer in self._consumers:
             self._consumers.remove(consumer)
+            self.decoded.serve(len(self._consumers))
 
     def siblings(self, consumer: GroupMember) -> list[GroupMember]:
         """The other consumers of its group in this pool."""

@@ -19,6 +19,7 @@ from pooledkafka._wire.futures import attempt
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.later import Later, call_later
 from pooledkafka._wire.manager import SharedManager
+from pooledkafka._wire.partition_records import JoinedRecords
 
 __all__ = ["LONGEST_WAIT_MS", "ConsumerFetch", "SharedFetching"]
 
@@ -293,5 +294,5 @@ def _join(answers: Sequence[Any]) -> Any:
         log_start_offset=last.log_start_offset,
         aborted_transactions=list(aborted.values()),
         preferred_read_replica=-1,
-        records=b"".join(answer.records for answer in answers),
+        records=JoinedRecords.of([answer.records for answer in answers]),
     )

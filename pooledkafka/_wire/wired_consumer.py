@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -16,13 +17,13 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka._locks import check_free
 from pooledkafka._logging import get_logger
-from pooledkafka._wire.bad_records import give_up_bad_records
 from pooledkafka._wire.committed import OffsetFetches
 from pooledkafka._wire.consumer_facade import ConsumerFacade
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.idling import Idling
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import Subscriber, off_the_io_thread
+from pooledkafka._wire.partition_records import PartitionRecords
 from pooledkafka.errors import PoolClosedError, PoolError
 
 __all__ = ["WiredConsumer"]
@@ -66,7 +67,7 @@ class WiredConsumer:
         self.kafka._coordinator._offset_fetch_futures = OffsetFetches(self.kafka._coordinator)
         self._facade.bind(self.kafka._coordinator)
         _spread(self.kafka._coordinator)
-        give_up_bad_records(self.kafka._fetcher)
+        self.kafka._fetcher.PartitionRecords = partial(PartitionRecords, engine.decoded)
         self.kafka._fetcher.fetch_records = self._idling.fetch_records
         self._pass: Callable[..., Any] = self.kafka._poll_once
         self.kafka._poll_once = self._checked_pass

@@ -18,10 +18,19 @@ from kafka.producer.transaction_manager import TransactionState
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.producer_facade import ProducerFacade
+from pooledkafka._wire.sending import TopicSender
 from pooledkafka.errors import PoolClosedError
 
 __all__ = ["WiredProducer", "with_grace"]
 
+BATCH_BYTES = 1_000_000
+"""Of a batch, if a producer does not say otherwise: a little less than a broker takes (``message.max.bytes``).
+
+kafka-python's 16 KB cost it most of its throughput. A batch is sent as soon as its broker may be sent something, so one
+that nobody else writes to still has one record.
+"""
+_REQUEST_BYTES = 4_000_000
+"""Of the batches of all partitions in one Produce request."""
 _FORCED_CLOSE_S = 1.0
 """How long a Sender thread that was told to give up may take; it has nothing left to wait for."""
 
@@ -67,7 +76,7 @@ class WiredProducer:
             return self._facade
 
         try:
-            self.kafka = _MakersProducer(**{**options, "kafka_client": facade})
+            self.kafka = _MakersProducer(**{"batch_size": BATCH_BYTES, **options, "kafka_client": facade})
         except BaseException:
             if self._facade is not None:
                 self._facade.close()
@@ -88,6 +97,8 @@ class WiredProducer:
             transactions.classify_batch_error = self._classify_failure
             self._reset_producer_id: Callable[[], None] = transactions.reset_producer_id
             transactions.reset_producer_id = self._begin_with_another_id
+        if "max_request_size" not in options:  # which bounds a record, too
+            self.kafka._sender.config["max_request_size"] = _REQUEST_BYTES
         self._topics: set[str] = set()  # that the cluster's view knows of; added to by any thread
 
     def want(self, topic: str) -> None:
@@ -139,6 +150,10 @@ class WiredProducer:
         """Whether this is the thread that delivers the records, and calls back for them."""
         return threading.current_thread() is self.kafka._sender
 
+    def to(self, topic: str, key_serializer: Any, value_serializer: Any) -> TopicSender:
+        """What sends to ``topic``; serializers that are not None are applied before those of the KafkaProducer."""
+        return TopicSender(self.kafka, topic, key_serializer, value_serializer)
+
     def flush(self, futures: Collection[Any], timeout_ms: float | None = None) -> None:
         """Send what is buffered now and wait until the records of ``futures`` are acknowledged or have failed.
 
@@ -152,7 +167,7 @@ class WiredProducer:
                     future.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
                 except KafkaError as error:  # its sender hears of it by the future, unless that is what ended the wait
                     if not future.is_done:
-                        pending = sum(not each.is_done for each in futures)
+                        pending = sum(getattr(each, "pending", 1) for each in futures if not each.is_done)
                         raise KafkaTimeoutError(
                             f"{pending} records were not acknowledged within {timeout_ms:.0f} ms"
                         ) from error

@@ -6,12 +6,13 @@ import gc
 import weakref
 from typing import Any
 
-from kafka.consumer.fetcher import Fetcher
 from kafka.protocol.consumer import FetchResponse
 from kafka.record import MemoryRecords
 
 from pooledkafka._fetch import Line, LogicalFetch, Position
+from pooledkafka._wire.decoded import DecodedBatches
 from pooledkafka._wire.fetching import _join
+from pooledkafka._wire.partition_records import PartitionRecords
 from tests._fetch.test_batches import records
 from tests._fetch.test_multiplexer import A, Bench
 
@@ -50,7 +51,7 @@ def test_a_batch_cut_off_by_the_response_limit_does_not_spoil_the_chunk_after_it
     bench.answer(Line.CATCH_UP, {A: data(three, 6)})
     bench.fetch(1, a=2)
     answer = bench.answers[1][A]
-    parsed = Fetcher.PartitionRecords(2, A, MemoryRecords(answer.records))
+    parsed = PartitionRecords(DecodedBatches(0), 2, A, MemoryRecords(answer.records))
     assert [record.offset for record in parsed.take(100)] == [2, 3, 4, 5]
 
 

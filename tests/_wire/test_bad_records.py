@@ -23,16 +23,17 @@ class OnlyGood(Deserializer):  # type: ignore[misc]
         return data
 
 
-@pytest.fixture
-def consumer() -> Iterator[Consumer]:
-    """Of a topic with records 0 to 4, of which it cannot read record 2."""
-
+@pytest.fixture(params=[1, 5], ids=["one-batch", "batches"])
+def consumer(request: pytest.FixtureRequest) -> Iterator[Consumer]:
+    """Of a topic with records 0 to 4, in one batch or five, of which it cannot read record 2."""
     with EmbeddedKafka(brokers=1) as cluster:
         cluster.create_topic("orders")
         kafka = Kafka(**cluster.client_options())
         with kafka.producer() as producer:
-            for number in range(5):  # each in a batch of its own: kafka-python reads a batch from its beginning
-                producer.send("orders", b"%d" % number).get(timeout=10)
+            records = [{"value": b"%d" % number} for number in range(5)]
+            each = len(records) // request.param
+            for first in range(0, len(records), each):
+                producer.send_batch("orders", records[first : first + each]).get(timeout=10)
         with kafka.consumer("orders", auto_offset_reset="earliest", value_deserializer=OnlyGood()) as consumer:
             yield consumer
 

@@ -317,14 +317,6 @@ def test_what_a_fetcher_has_at_hand_is_where_an_idle_poll_looks_for_it() -> None
     has(Fetcher.PartitionRecords, "__bool__", where=where + " and clients: records read to their end count as none")
 
 
-def test_records_that_raised_are_kept_though_nothing_more_comes_from_them() -> None:
-    where = "bad_records.py, which drains them"
-    says(Fetcher.fetched_records, "self._next_partition_records = self._parse_fetched_data(completion)", where=where)
-    says(Fetcher.fetched_records, "self._next_in_line_exception_metadata = ExceptionMetadata(", where=where)
-    says(Fetcher.PartitionRecords.drain, "self.record_iterator = None", where=where)
-    says(KafkaConsumer._poll_once, "self._fetcher.fetch_records(", where=where)
-
-
 def test_a_node_is_sent_one_fetch_at_a_time() -> None:
     where = "idling.Idling._make_room, which ends the one that is in the way"
     says(Fetcher._create_fetch_requests, "elif node_id in self._nodes_with_pending_fetch_requests:", where=where)

@@ -1,0 +1,129 @@
+"""Records sent one by one: as ``KafkaProducer.send`` would send them, in a fraction of its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+from kafka.errors import InvalidTopicError, MessageSizeTooLargeError
+from kafka.partitioner import Partitioner, StickyPartitioner
+from kafka.serializer import Serializer
+
+from pooledkafka import ConnectionPool, Consumer, Kafka
+from pooledkafka.testing import EmbeddedKafka
+from tests.pooled.reading import Reader
+from tests.pooled.waiting import TIMEOUT_S, until
+
+PARTITIONS = 3
+
+
+@pytest.fixture(autouse=True)
+def _topic(cluster: EmbeddedKafka) -> None:
+    cluster.create_topic("orders", partitions=PARTITIONS)
+
+
+WRONG: list[dict[str, Any]] = [
+    {},
+    {"value": "text"},
+    {"value": b"v", "key": 1},
+    {"value": b"v", "headers": {"h": b"1"}},
+    {"value": b"v", "headers": [("h", "1")]},
+    {"value": b"v", "partition": -1},
+    {"value": b"v", "partition": PARTITIONS},
+    {"value": b"v", "timestamp_ms": "today"},
+    {"value": b"v" * 2_000_000},
+    {"value": b"v", "headers": [("h", b"1" * 2_000_000)]},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: ",".join(wrong) or "nothing")
+def test_what_is_wrong_is_refused_as_by_kafka_pythons(
+    cluster: EmbeddedKafka, kafka: Kafka, pool: ConnectionPool, wrong: dict[str, Any]
+) -> None:
+    with KafkaProducer(**cluster.client_options()) as stock, pytest.raises(Exception) as expected:  # noqa: PT011
+        stock.send("orders", **wrong).get(TIMEOUT_S)
+    producer = kafka.producer(connection_pool=pool)
+    with pytest.raises(type(expected.value)):
+        producer.send("orders", **wrong)
+    with pytest.raises(type(expected.value)):
+        producer.send_batch("orders", [{"value": b"good"}, wrong]).get(TIMEOUT_S)
+    if "headers" not in wrong:
+        assert isinstance(expected.value, (ValueError, TypeError, MessageSizeTooLargeError))
+
+
+def test_a_topic_that_cannot_be(kafka: Kafka, pool: ConnectionPool) -> None:
+    producer = kafka.producer(connection_pool=pool, max_block_ms=500)
+    with pytest.raises((ValueError, InvalidTopicError)):
+        producer.send("no good name", b"v").get(TIMEOUT_S)
+
+
+def test_whoever_watches_kafka_pythons_send_sees_what_is_sent(
+    kafka: Kafka, pool: ConnectionPool, reader: Callable[..., Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenTelemetry's instrumentation does, which adds a header."""
+    seen: list[Any] = []
+    send = KafkaProducer.send
+
+    def watched(self: Any, topic: str, *args: Any, headers: Any = None, **kwargs: Any) -> Any:
+        seen.append((topic, kwargs["value"], kwargs["key"]))
+        return send(self, topic, *args, headers=[*(headers or []), ("trace", b"1")], **kwargs)
+
+    producer = kafka.producer(connection_pool=pool, value_serializer=str.encode, key_serializer=str.encode)
+    producer.send("orders", "before", key="k").get(TIMEOUT_S)
+    monkeypatch.setattr(KafkaProducer, "send", watched)
+    producer.send("orders", "watched", key="k").get(TIMEOUT_S)
+    assert seen == [("orders", b"watched", b"k")]
+    monkeypatch.undo()
+    producer.send("orders", "after", key="k").get(TIMEOUT_S)
+    assert len(seen) == 1
+    reader("orders").gets([b"before", b"watched", b"after"])
+
+
+class Upper(Serializer):  # type: ignore[misc]
+    def serialize(self, topic: str, headers: Any, data: Any) -> Any:
+        return data.encode().upper()
+
+
+def test_a_partitioner_of_the_users_is_asked_with_what_was_given_and_what_became_of_it(
+    kafka: Kafka, pool: ConnectionPool
+) -> None:
+    asked: list[Any] = []
+
+    class ByLength(Partitioner):  # type: ignore[misc]
+        def partition(self, topic: str, key: Any, raw_key: Any, value: Any, raw_value: Any, cluster: Any) -> int:
+            asked.append((key, raw_key, value, raw_value))
+            return len(raw_value) % PARTITIONS
+
+    producer = kafka.producer(
+        connection_pool=pool, partitioner=ByLength(), value_serializer=Upper(), key_serializer=Upper()
+    )
+    sent = [producer.send("orders", "a" * n, key="k").get(TIMEOUT_S).partition for n in range(1, 4)]
+    assert sent == [1, 2, 0]
+    assert asked[0] == ("k", b"K", "a", b"A")
+
+
+def test_a_sticky_partitioner_changes_with_each_batch(
+    kafka: Kafka, pool: ConnectionPool, consumer: Callable[..., Consumer]
+) -> None:
+    producer = kafka.producer(connection_pool=pool, partitioner=StickyPartitioner(), linger_ms=60_000, batch_size=2_000)
+    futures = [producer.send("orders", b"%04d" % n * 20) for n in range(300)]
+    producer.flush(TIMEOUT_S)
+    partitions = [future.get(TIMEOUT_S).partition for future in futures]
+    assert set(partitions) == set(range(PARTITIONS))
+    changes = sum(before != after for before, after in pairwise(partitions))
+    assert changes < 30, "records stay together while a batch has room"
+
+
+def test_partitions_that_are_added_are_used(cluster: EmbeddedKafka, kafka: Kafka, pool: ConnectionPool) -> None:
+    producer = kafka.producer(connection_pool=pool)
+    producer.send("orders", b"v").get(TIMEOUT_S)
+    with pytest.raises(ValueError, match="partition"):
+        producer.send("orders", b"v", partition=PARTITIONS)
+    with kafka.admin(connection_pool=pool) as admin:
+        admin.create_partitions({"orders": PARTITIONS + 1})
+    pool.client.poll(future=pool.client.cluster.request_update())
+    until(lambda: len(producer.partitions_for("orders")) == PARTITIONS + 1)
+    assert producer.send("orders", b"v", partition=PARTITIONS).get(TIMEOUT_S).partition == PARTITIONS
