@@ -11,12 +11,11 @@ import json
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-
-from libraries import LIBRARIES, Library, Partitions, Sender
+from benchmarks.libraries import Partitions, Sender, made
+from benchmarks.options import PRODUCER
+from benchmarks.reading import ThreadedLibrary
 
 __all__ = ["main"]
 
@@ -43,7 +42,7 @@ class Served:
 class PolledConsumer(Served):
     """A consumer on a thread of its own, polled until the process ends, whatever it raises."""
 
-    def __init__(self, library: Library, topic: str, group: str) -> None:
+    def __init__(self, library: ThreadedLibrary, topic: str, group: str) -> None:
         super().__init__()
         self.assigned_at: float | None = None
         threading.Thread(target=self._run, args=(library, topic, group), daemon=True).start()
@@ -54,7 +53,7 @@ class PolledConsumer(Served):
 
     def lost(self, partitions: Partitions) -> None: ...
 
-    def _run(self, library: Library, topic: str, group: str) -> None:
+    def _run(self, library: ThreadedLibrary, topic: str, group: str) -> None:
         reader = library.reader(topic, group, self)
         while True:
             try:
@@ -96,7 +95,7 @@ def keep_sending(producers: list[SteadyProducer], interval_s: float) -> None:
 
 def main() -> None:
     options = json.loads(sys.argv[1])
-    library = LIBRARIES[options["library"]](options["bootstrap"])
+    library = cast("ThreadedLibrary", made(options["library"], options["bootstrap"]))
     start = time.monotonic()
     consumers = [
         PolledConsumer(
@@ -109,7 +108,7 @@ def main() -> None:
         time.sleep(0.05)
     assigned = [each.assigned_at - start for each in consumers if each.assigned_at is not None]
     producers = [
-        SteadyProducer(library.sender(options["topic"]), number % options["partitions"])
+        SteadyProducer(library.sender(options["topic"], PRODUCER), number % options["partitions"])
         for number in range(options["producers"])
     ]
     threading.Thread(target=keep_sending, args=(producers, options["interval_s"]), daemon=True).start()

@@ -1,0 +1,1 @@
+"""What pooledkafka costs and what it saves, beside its peers: ``python -m benchmarks``; see README.md."""
