@@ -15,7 +15,7 @@ from enum import Enum
 from types import CodeType
 from typing import Any, cast
 
-__all__ = ["DEBUG", "LockName", "begin_anew", "check_free", "new_condition", "new_lock", "new_rlock", "violations"]
+__all__ = ["DEBUG", "LockName", "begin_anew", "check_free", "new_lock", "new_rlock", "violations"]
 
 DEBUG = os.environ.get("POOLEDKAFKA_DEBUG", "0") not in ("", "0")
 """Whether locks are checked; read once."""
@@ -65,11 +65,6 @@ def new_lock(name: LockName) -> threading.Lock:
 def new_rlock(name: LockName) -> threading.RLock:
     """A ``threading.RLock``."""
     return cast("threading.RLock", _Checked(threading.RLock(), name)) if DEBUG else threading.RLock()
-
-
-def new_condition(name: LockName) -> threading.Condition:
-    """A ``threading.Condition`` with a lock of its own; in debug mode it cannot be taken twice by one thread."""
-    return threading.Condition(new_lock(name)) if DEBUG else threading.Condition()
 
 
 def check_free(doing: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pooledkafka._locks import LockName, check_free, new_condition, new_lock, new_rlock, violations
+from pooledkafka._locks import LockName, check_free, new_lock, new_rlock, violations
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_a_consumers_mark_of_use_is_only_tried() -> None:
 
 
 def test_a_condition_waits_and_is_woken() -> None:
-    changed, told = new_condition(LockName.FEED), []
+    changed, told = threading.Condition(new_lock(LockName.FEED)), []
 
     def tell() -> None:
         with changed:
@@ -110,7 +110,7 @@ def test_a_condition_waits_and_is_woken() -> None:
 
 
 def test_waiting_on_a_condition_under_another_lock_is_refused() -> None:
-    changed = new_condition(LockName.FEED)
+    changed = threading.Condition(new_lock(LockName.FEED))
     with (
         new_lock(LockName.POOL),
         changed,
@@ -145,7 +145,6 @@ import threading
 from pooledkafka import _locks
 assert type(_locks.new_lock(_locks.LockName.POOL)) is type(threading.Lock())
 assert type(_locks.new_rlock(_locks.LockName.LIFE)) is type(threading.RLock())
-assert type(_locks.new_condition(_locks.LockName.FEED)._lock) is type(threading.RLock())
 with _locks.new_lock(_locks.LockName.FEED):
     _locks.check_free("calling a handler")
 """
