@@ -76,7 +76,14 @@ class ConsumerFacade:
         places = Places(consumer, self._engine.manager.cluster)
         consumer._fetcher._create_fetch_requests = places.requests
         consumer._fetcher.maybe_validate_positions = places.validate
-        idling = Idling(consumer, places, self._manager.fetching, self._release_fetches, self.interrupt.check)
+        idling = Idling(
+            consumer,
+            places,
+            self._manager.fetching,
+            lambda: self._manager.committed,
+            self._release_fetches,
+            self.interrupt.check,
+        )
         self._manager.stir = idling.stir
         # The listeners hear of metadata in no particular order; the consumer's own has heard of it by the next round.
         self.cluster.add_listener(lambda _: self._engine.net.call_soon(idling.stir))
@@ -174,6 +181,8 @@ class ConsumerManager(ManagerView):
         self._waits: set[Future] = set()
         self._unanswered: set[Future] = set()  # commits and heartbeats of this consumer that are in flight
         self.commits: set[Future] = set()  # of those, the commits
+        # The offsets that this generation has committed last; the polling thread reads it, a join replaces it.
+        self.committed: dict[TopicPartition, int] = {}
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
         self.closing = False  # set once, by the closing thread
         self.leases: set[LaneKey] = set()  # connections lent to this consumer now
@@ -237,8 +246,23 @@ class ConsumerManager(ManagerView):
         if isinstance(request, OffsetCommitRequest):
             self.commits.add(future)
             future.add_both(lambda _: self.commits.discard(future))
+            future.add_callback(lambda response: self._note_committed(request, response))
         future.add_both(lambda _: self._stir_soon())
         return future
+
+    def _note_committed(self, request: Any, response: Any) -> None:
+        good = {
+            (topic.name, partition.partition_index)
+            for topic in response.topics
+            for partition in topic.partitions
+            if partition.error_code == NoError.errno
+        }
+        self.committed.update(
+            (TopicPartition(topic.name, partition.partition_index), partition.committed_offset)
+            for topic in request.topics
+            for partition in topic.partitions
+            if (topic.name, partition.partition_index) in good
+        )
 
     async def finish_commits(self, timeout_ms: float) -> None:
         """Wait for the answers to all commits that are under way, at most so long."""
@@ -308,6 +332,7 @@ class ConsumerManager(ManagerView):
         Its consumer does not wait for metadata when subscribed by name, and its group's leader assigns with what it
         has at that moment: a group whose leader joins too early stays without partitions.
         """
+        self.committed = {}
         if self._engine.exiting:
             await Future()  # it has left its group for good; the thread that polls it ends with the interpreter
         # On a connection of its own a consumer's commits and heartbeats are answered before its JoinGroup. Here they

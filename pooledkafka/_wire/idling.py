@@ -29,6 +29,7 @@ class Idling:
         consumer: kafka-python's.
         places: where its partitions are to be fetched.
         fetching: what its fetches in flight wait for, by node. Changed on the I/O thread.
+        committed: the offsets that the consumer's generation has committed last.
         release: ends those fetches, from any thread, so that others can be sent.
         check: raises where the poll was asked to end.
     """
@@ -38,6 +39,7 @@ class Idling:
         consumer: Any,
         places: Places,
         fetching: Mapping[int, Mapping[TopicPartition, Position]],
+        committed: Callable[[], Mapping[TopicPartition, int]],
         release: Callable[[], None],
         check: Callable[[], None],
     ) -> None:
@@ -52,6 +54,7 @@ class Idling:
         self._retry_ms = consumer.config["retry_backoff_ms"]
         self._places = places
         self._fetching = fetching
+        self._committed = committed
         self._release = release
         self._check = check
         # Set by whoever changes anything, after the change; taken back by the polling thread before it looks. So a
@@ -77,6 +80,8 @@ class Idling:
         until = self._quiet_until
         if self._in_group:
             if self._commits:
+                if self._coordinator.next_auto_commit_deadline <= now and self._all_is_committed():
+                    self._coordinator.next_auto_commit_deadline = now + self._coordinator.auto_commit_interval
                 until = min(until, self._coordinator.next_auto_commit_deadline)
                 if until <= now:
                     return False
@@ -117,6 +122,17 @@ class Idling:
 
     def _nothing_to_do(self) -> bool:
         return self._group_is_quiet() and self._fetcher_is_quiet()
+
+    def _all_is_committed(self) -> bool:
+        """Whether a commit would say what this generation has said before, as librdkafka does not either.
+
+        The offsets of a group without members expire some days after they were committed last (KIP-211): with
+        ``assign()`` they are committed again.
+        """
+        if not self._subscription.partitions_auto_assigned():
+            return False
+        committed, consumed = self._committed(), self._subscription.all_consumed_offsets()
+        return all(committed.get(partition) == position.offset for partition, position in consumed.items())
 
     def _group_is_quiet(self) -> bool:
         coordinator = self._coordinator

@@ -106,7 +106,10 @@ class StagedConsumer:
             },
         )
         self.places = SimpleNamespace(look=self._look, unsettled=False)
-        self.idling = Idling(consumer, cast("Any", self.places), self.fetching, self._release, self._check)
+        self.committed: dict[TopicPartition, int] = {}
+        self.idling = Idling(
+            consumer, cast("Any", self.places), self.fetching, lambda: self.committed, self._release, self._check
+        )
         self.event = Stirred(clock)
         self.idling._stirred = self.event  # type: ignore[assignment]
 

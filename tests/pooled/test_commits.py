@@ -165,3 +165,33 @@ def test_a_new_member_learns_where_its_group_is_beside_a_commit_that_waits(
         assert quick.committed(ORDERS) == 7
         assert not waiting.is_done
         hold.release()
+
+
+def polled(consumer: Consumer) -> bool:
+    consumer.poll(timeout_ms=20)
+    return True
+
+
+def test_what_is_committed_is_not_committed_again_and_again(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer], writer: Writer
+) -> None:
+    writer.write("orders", 3)
+    seen = cluster.intercept("OffsetCommit", client_id=POOL)
+    member = consumer("orders", group_id="quick", auto_commit_interval_ms=20)
+    until(lambda: polled(member) and 3 in offsets(seen, "quick"))
+    commits_before = len(seen.requests)
+    for _ in range(50):
+        member.poll(timeout_ms=20)
+    assert len(seen.requests) <= commits_before + 1, "one may have been on its way"
+    writer.write("orders", 1)
+    until(lambda: polled(member) and 4 in offsets(seen, "quick"))
+
+
+def test_a_group_without_members_commits_again_lest_its_offsets_expire(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer], writer: Writer
+) -> None:
+    writer.write("orders", 3)
+    seen = cluster.intercept("OffsetCommit", client_id=POOL)
+    alone = consumer(group_id="quick", auto_commit_interval_ms=20)
+    alone.assign([ORDERS])
+    until(lambda: polled(alone) and offsets(seen, "quick").count(3) > 3)
