@@ -14,6 +14,9 @@ _RECORD_OVERHEAD = 300
 """Bytes counted for a decoded record beside its size: its Python objects."""
 
 
+_HEADER_OVERHEAD = 150
+
+
 class _Chunk:
     """What was decoded of the bytes of one answer."""
 
@@ -74,6 +77,8 @@ class DecodedBatches:
 
     def _account_for(self, chunk: _Chunk, columns: Columns) -> None:
         cost = columns.size + _RECORD_OVERHEAD * len(columns.offsets)
+        if columns.headers:
+            cost += _HEADER_OVERHEAD * sum(map(len, columns.headers))
         with self._lock:
             if self._chunks.get(id(chunk.data)) is chunk:  # else it was dropped meanwhile
                 chunk.cost += cost

@@ -106,16 +106,26 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         # For kafka-python's own decoder: a batch of an older format, or broken in a way that it explains.
         self._foreign: Callable[[], MemoryRecords] | None = None
         self._decoding: Iterator[Any] | None = None
+        self._unreadable = False  # whether the last error was a deserializer's: it is met again, not fetched again
 
     def take(self, n: int | None = None) -> list[Any]:
         try:
+            self._maybe_raise_next_inline_exception()
+            self._unreadable = False
             return self._take_up_to(n)
-        except CorruptRecordError:
-            self.drain()  # fetched again, they may be good
+        except Exception:
+            if not self._unreadable:
+                self.drain()  # what is broken may be good when it is fetched again
+            raise
+
+    def _deserialize(self, deserializer: Any, topic: str, headers: Any, data: Any) -> Any:
+        try:
+            return super()._deserialize(deserializer, topic, headers, data)
+        except Exception:
+            self._unreadable = True
             raise
 
     def _take_up_to(self, n: int | None) -> list[Any]:
-        self._maybe_raise_next_inline_exception()
         taken: list[Any] = []
         try:
             while n is None or len(taken) < n:

@@ -25,13 +25,22 @@ class Run(Future):  # type: ignore[misc]
     for the broker. Here a record has something of its own only where that happens.
     """
 
-    __slots__ = ("_first", "_moved", "_produce_future", "_records", "_waits_for", "positions")
+    __slots__ = ("_first", "_moved", "_produce_future", "_sizes", "_waits_for", "positions")
 
     def __init__(self, produce_future: Any, first: int, records: Sequence[Record]) -> None:
         super().__init__()
         self._produce_future = produce_future
         self._first = first  # index of the first record in the batch
-        self._records = records
+        # What is to be told of each record, and not the records: who keeps the future does not keep them.
+        self._sizes = [
+            (
+                timestamp,
+                -1 if key is None else len(key),
+                -1 if value is None else len(value),
+                _size_of(headers) if headers else -1,
+            )
+            for key, value, headers, timestamp in records
+        ]
         self.positions: Sequence[int] = ()  # where they were in what was sent together
         # Both belong to whichever thread splits or completes the batch, which is one at a time.
         self._moved: dict[int, tuple[Any, int]] = {}  # records that are in other batches now, and their index there
@@ -39,11 +48,11 @@ class Run(Future):  # type: ignore[misc]
         self._wait_for(produce_future, len(records))
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._sizes)
 
     def outcomes(self) -> Iterable[Any]:
         """For each record what its future would have, its metadata or an error, when this is done."""
-        return map(self._outcome, range(len(self._records)))
+        return map(self._outcome, range(len(self._sizes)))
 
     def move(self, index: int, produce_future: Any, to: int) -> None:
         """Tell that the record at ``index`` is at ``to`` in another batch now."""
@@ -65,17 +74,23 @@ class Run(Future):  # type: ignore[misc]
         self._waits_for[produce_future] = 0
         if any(self._waits_for.values()):
             return
+        # Of a batch that was split, the records are in others now; it is never done itself.
         if all(batch.value[2] is None for batch in self._waits_for if batch.is_done):
             self.success(None)
-        else:
-            self.failure(next(outcome for outcome in self.outcomes() if isinstance(outcome, Exception)))
+            return
+        for index in range(len(self._sizes)):
+            batch, at = self._place(index)
+            if batch.value[2] is not None:
+                self.failure(batch.value[2](at))
+                return
+        self.success(None)
 
     def _outcome(self, index: int) -> Any:
         produce_future, at = self._place(index)
         base_offset, append_time, error_of = produce_future.value
         if error_of is not None:
             return error_of(at)
-        key, value, headers, timestamp = self._records[index]
+        timestamp, key_size, value_size, headers_size = self._sizes[index]
         partition = produce_future.topic_partition
         return RecordMetadata(
             partition.topic,
@@ -84,9 +99,9 @@ class Run(Future):  # type: ignore[misc]
             base_offset + at if base_offset != -1 else -1,
             timestamp if append_time in (None, -1) else append_time,
             None,  # checksum
-            -1 if key is None else len(key),
-            -1 if value is None else len(value),
-            _size_of(headers),
+            key_size,
+            value_size,
+            headers_size,
         )
 
 

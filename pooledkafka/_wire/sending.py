@@ -9,8 +9,9 @@ from types import FunctionType
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import BrokerResponseError, IllegalStateError
+from kafka.errors import BrokerResponseError, IllegalStateError, UnknownTopicOrPartitionError
 from kafka.partitioner import DefaultPartitioner, StickyPartitioner
+from kafka.producer import kafka as producer
 from kafka.structs import TopicPartition
 
 from pooledkafka._records import Record
@@ -21,6 +22,7 @@ __all__ = ["TopicSender"]
 _BYTES = (bytes, bytearray, memoryview)
 _OVERHEAD = 128
 """More bytes than a record has beside key, value and headers, and its batch before it."""
+_FIELDS = ("value", "key", "headers", "partition", "timestamp_ms")
 _KEYS = 10_000
 """How many keys' partitions are remembered."""
 
@@ -31,6 +33,26 @@ class _Queue:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.positions: list[int] = []  # in what is sent together
+
+
+class _Single:
+    """One record, where each was sent by itself."""
+
+    def __init__(self, future: Any, position: int) -> None:
+        self._future = future
+        self.positions = (position,)
+        self.add_both = future.add_both
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self._future.is_done)
+
+    @property
+    def exception(self) -> Any:
+        return self._future.exception
+
+    def outcomes(self) -> tuple[Any]:
+        return (self._future.exception or self._future.value,)
 
 
 class _Partitions:
@@ -80,7 +102,7 @@ class TopicSender:
             )
         if kafka._closed:
             raise IllegalStateError("KafkaProducer already closed!")
-        record = self._read(value, key, headers, timestamp_ms or int(time.time() * 1000))
+        record = self._read(value, key, headers, int(time.time() * 1000) if timestamp_ms is None else timestamp_ms)
         try:
             known = self._partitions()
         except BrokerResponseError as error:
@@ -93,7 +115,7 @@ class TopicSender:
             future = self._append(known, self._assigned(known, None, key, value, record), record, open_new=True)
         return future
 
-    def send_all(self, messages: Iterable[Mapping[str, Any]]) -> tuple[list[Run], Exception | None]:
+    def send_all(self, messages: Iterable[Mapping[str, Any]]) -> tuple[list[Any], Exception | None]:
         """Send many; returns what they became, and why one could not be sent, after which no more were.
 
         Records without key and partition go where the partitioner says, which is asked for each batch, and not for each
@@ -101,6 +123,8 @@ class TopicSender:
         """
         if self._kafka._closed:
             raise IllegalStateError("KafkaProducer already closed!")
+        if _is_instrumented():
+            return self._send_each(messages)
         try:
             known = self._partitions()
         except BrokerResponseError as error:
@@ -112,7 +136,7 @@ class TopicSender:
             get = message.get
             try:
                 value, key, partition = get("value"), get("key"), get("partition")
-                record = self._read(value, key, get("headers"), get("timestamp_ms") or now)
+                record = self._read(value, key, get("headers"), get("timestamp_ms", now))
                 if partition is not None or record.key is not None or not self._by_key:
                     partition = self._assigned(known, partition, key, value, record)
             except Exception as error:  # of a serializer, say
@@ -131,11 +155,23 @@ class TopicSender:
             unsent = error
         return runs, unsent
 
+    def _send_each(self, messages: Iterable[Mapping[str, Any]]) -> tuple[list[Any], Exception | None]:
+        parts: list[Any] = []
+        for position, message in enumerate(messages):
+            try:
+                future = self.send(**{field: message.get(field) for field in _FIELDS})
+            except Exception as error:
+                return parts, error
+            parts.append(_Single(future, position))
+        return parts, None
+
     def _enqueue(self, known: _Partitions, partition: int | None, queue: _Queue, runs: list[Run]) -> None:
         at = 0
+        most = 4_096  # at once; what does not fit into the batch is copied in vain
         while at < len(queue.records):
             chosen = self._free(known) if partition is None else partition
-            run, opened = append(self._kafka, self._joined(known, chosen), queue.records[at:] if at else queue.records)
+            run, opened = append(self._kafka, self._joined(known, chosen), queue.records[at : at + most])
+            most = max(64, 2 * len(run))
             run.positions = queue.positions[at : at + len(run)]
             runs.append(run)
             at += len(run)
@@ -147,7 +183,7 @@ class TopicSender:
 
     def _joined(self, known: _Partitions, partition: int) -> TopicPartition:
         """The partition, which belongs to the transaction now, where there is one."""
-        there = known.by_number[partition]
+        there = known.by_number.get(partition) or TopicPartition(self._topic, partition)  # it may be a new one
         if self._transactions and self._transactions.is_transactional():
             self._transactions.maybe_add_partition_to_transaction(there)
         return there
@@ -159,7 +195,9 @@ class TopicSender:
         metadata = cluster._partitions.get(self._topic)
         if not metadata:
             self._kafka._wait_on_metadata(self._topic, self._kafka.config["max_block_ms"])
-            metadata = cluster._partitions[self._topic]
+            metadata = cluster._partitions.get(self._topic)
+            if not metadata:  # it has gone again
+                raise UnknownTopicOrPartitionError(self._topic)
         known = self._known
         if known is None or known.metadata is not metadata:
             known = self._known = _Partitions(metadata, self._topic)
@@ -212,11 +250,17 @@ class TopicSender:
         """Read what ``KafkaProducer.send`` is given, with its errors."""
         if value is None and key is None:
             raise ValueError("Need at least one: key or value")
-        if headers:
+        if headers is not None:
             if not isinstance(headers, list):
                 raise TypeError("headers must be list-type")
-            if not all(isinstance(h, tuple) and [type(part) for part in h] == [str, bytes] for h in headers):
-                raise TypeError("All headers items must be (str, bytes) tuples")
+            for each in headers:
+                if not (
+                    isinstance(each, tuple)
+                    and len(each) == 2
+                    and isinstance(each[0], str)
+                    and isinstance(each[1], bytes)
+                ):
+                    raise TypeError("All headers items must be (str, bytes) tuples")
         if self._for_keys:
             key = self._serialized(self._for_keys, headers, key)
         if self._for_values:
@@ -235,5 +279,5 @@ class TopicSender:
 
 def _is_instrumented() -> bool:
     """Whether somebody has put another function in place of ``KafkaProducer.send``, to see what is sent."""
-    send = KafkaProducer.send
-    return type(send) is not FunctionType or send.__module__ != KafkaProducer.__module__
+    send = KafkaProducer.send  # a wrapper may pretend to be what it wraps in all but these
+    return type(send) is not FunctionType or send.__code__.co_filename != producer.__file__

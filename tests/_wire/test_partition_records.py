@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
+from struct import pack_into
 from typing import Any, NamedTuple
 
 import pytest
@@ -319,3 +320,12 @@ def test_threads_wait_for_the_one_that_decodes() -> None:
         go_on.set()
         assert all(other.result(10) is first.result(10) for other in others)
     assert len(calls) == 1
+
+
+def test_an_answer_that_is_broken_is_given_up_so_that_it_is_fetched_again() -> None:
+    data = bytearray(batch(0, [(0, None, b"x", [])]).data[:40])
+    pack_into(">i", data, 8, 28)  # a batch that is too short for its header
+    part = PartitionRecords(DecodedBatches(0), 0, PARTITION, MemoryRecords(bytes(data)))
+    with pytest.raises(Exception, match="unpack"):
+        part.take(1)
+    assert not part

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
+from functools import wraps
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +34,7 @@ WRONG: list[dict[str, Any]] = [
     {"value": b"v", "key": 1},
     {"value": b"v", "headers": {"h": b"1"}},
     {"value": b"v", "headers": [("h", "1")]},
+    {"value": b"v", "headers": ()},
     {"value": b"v", "partition": -1},
     {"value": b"v", "partition": PARTITIONS},
     {"value": b"v", "timestamp_ms": "today"},
@@ -76,10 +80,54 @@ def test_whoever_watches_kafka_pythons_send_sees_what_is_sent(
     monkeypatch.setattr(KafkaProducer, "send", watched)
     producer.send("orders", "watched", key="k").get(TIMEOUT_S)
     assert seen == [("orders", b"watched", b"k")]
+    monkeypatch.setattr(KafkaProducer, "send", wraps(send)(watched))
+    many = producer.send_batch("orders", [{"value": "many", "key": "k"}, {"value": "more", "key": "k"}]).get(TIMEOUT_S)
+    assert [record.serialized_value_size for record in many] == [4, 4]
+    assert seen[1:] == [("orders", b"many", b"k"), ("orders", b"more", b"k")]
     monkeypatch.undo()
     producer.send("orders", "after", key="k").get(TIMEOUT_S)
-    assert len(seen) == 1
-    reader("orders").gets([b"before", b"watched", b"after"])
+    assert len(seen) == 3
+    reader("orders").gets([b"before", b"watched", b"many", b"more", b"after"])
+
+
+class Name(str):
+    __slots__ = ()
+
+
+def test_what_kafka_pythons_takes_is_taken(
+    kafka: Kafka, pool: ConnectionPool, consumer: Callable[..., Consumer]
+) -> None:
+    producer = kafka.producer(connection_pool=pool)
+    view = memoryview(b"view")
+    ages_ago = {"value": view, "timestamp_ms": 0, "headers": [(Name("h"), b"1")], "partition": 0}
+    single = producer.send("orders", **ages_ago)  # type: ignore[arg-type]
+    many = producer.send_batch("orders", [ages_ago])
+    view.release()
+    assert single.get(TIMEOUT_S).timestamp == many.get(TIMEOUT_S)[0].timestamp == 0
+    assert many.get()[0].serialized_value_size == 4
+    reading = consumer("orders")
+    records: list[Any] = []
+
+    def all_are_read() -> bool:
+        for batch in reading.poll(timeout_ms=50).values():
+            records.extend(batch)
+        return len(records) == 2
+
+    until(all_are_read)
+    assert [(record.value, record.timestamp, record.headers) for record in records] == [(b"view", 0, [("h", b"1")])] * 2
+
+
+def test_a_future_does_not_keep_what_was_sent(kafka: Kafka, pool: ConnectionPool) -> None:
+    class Payload(bytearray):
+        pass
+
+    producer = kafka.producer(connection_pool=pool)
+    payload = Payload(b"x" * 1_000)
+    gone = weakref.ref(payload)
+    future = producer.send_batch("orders", [{"value": memoryview(payload)}])
+    future.get(TIMEOUT_S)
+    del payload
+    until(lambda: gc.collect() or gone() is None)
 
 
 class Upper(Serializer):  # type: ignore[misc]
