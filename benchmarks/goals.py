@@ -95,6 +95,22 @@ GOALS = (
         0.5,
     ),
     Goal(
+        "send_batch, 200 bytes, default options, over kafka-python's send",
+        "records_per_s",
+        producing("pooledkafka", "send_batch", 200, "defaults"),
+        producing("kafka-python", "send", 200, "defaults"),
+        "at least",
+        8.0,
+    ),
+    Goal(
+        "send_batch, 200 bytes, default options, over confluent-kafka's produce",
+        "records_per_s",
+        producing("pooledkafka", "send_batch", 200, "defaults"),
+        producing("confluent-kafka", "produce", 200, "defaults"),
+        "at least",
+        0.5,
+    ),
+    Goal(
         "send, 1000 bytes, default options, over kafka-python's",
         "records_per_s",
         producing("pooledkafka", "send", 1_000, "defaults"),
@@ -200,8 +216,10 @@ def plan(arguments: argparse.Namespace, name: str) -> Plan:
         of_those.consumers, of_those.members, of_those.together = [1, arguments.many], [], 0
         of_those.producers, of_those.rate = 1, 150.0
         done += many_clients.plan(of_those, name)
+    ways = ("pooledkafka send_batch", "kafka-python send", "confluent-kafka produce")
     done.cases += [
-        _producing(arguments, 200, "same", ("pooledkafka send_batch", "kafka-python send", "confluent-kafka produce")),
+        _producing(arguments, 200, "same", ways),
+        _producing(arguments, 200, "defaults", ways),
         _producing(arguments, 1_000, "defaults", ("pooledkafka send", "kafka-python send")),
     ]
     full = argparse.Namespace(partitions=PARTITIONS, consume_records=arguments.consume_records)

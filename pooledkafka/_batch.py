@@ -124,8 +124,8 @@ class BatchFuture(Future):  # type: ignore[misc]
         """How many of the records are neither acknowledged nor failed."""
         return sum(len(part.positions) for part in self._parts if not part.is_done)
 
-    def get(self, timeout: float | None = None) -> list[Any]:
-        """The records' metadata, when all are acknowledged.
+    def get(self, timeout: float | None = None) -> Sequence[Any]:
+        """The records' metadata in their order, when all are acknowledged; made when it is first looked at.
 
         Args:
             timeout: seconds to wait. Default: as long as it takes.
@@ -139,4 +139,5 @@ class BatchFuture(Future):  # type: ignore[misc]
             raise KafkaTimeoutError(f"{self.pending} of {self._count} records were not done within {timeout} s")
         if self.exception is not None:
             raise self.exception
-        return list(self.value)
+        metadata: Sequence[Any] = self.value
+        return metadata

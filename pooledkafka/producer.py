@@ -23,6 +23,7 @@ __all__ = ["Producer"]
 
 
 _CLOSING = "the record was not sent: the producer was closed, or its pool disconnected, meanwhile"
+_ONLY_VALUE = {"value"}
 _MESSAGE_FIELDS = frozenset({"value", "key", "headers", "partition", "timestamp_ms"})
 
 
@@ -221,7 +222,7 @@ class Producer(PooledClient):
         """
         batch = list(messages)
         for message in batch:
-            if not message.keys() <= _MESSAGE_FIELDS:
+            if not (message.keys() == _ONLY_VALUE or message.keys() <= _MESSAGE_FIELDS):
                 fields = ", ".join(sorted(_MESSAGE_FIELDS))
                 unknown = sorted(set(message) - _MESSAGE_FIELDS)[0]
                 raise ConfigurationError(f"{unknown!r} is not a field of a message; those are {fields}")

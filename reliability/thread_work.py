@@ -404,7 +404,7 @@ class Worker:
         future = self._handle().send_batch(
             self._random.choice(LOG_TOPICS), [{"value": record.encode()} for record in records]
         )
-        places = future.get(timeout=TIMEOUT_MS / 1_000 + 5)
+        places = list(future.get(timeout=TIMEOUT_MS / 1_000 + 5))
         self.shared.acknowledged(records, places, "in a batch")
 
     def _producer_flush(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Columns", "UndecodableError", "decode"]
 
@@ -12,7 +13,8 @@ class UndecodableError(ValueError):
     """The bytes are no records of that count."""
 
 
-class Columns(NamedTuple):
+@dataclass(slots=True)
+class Columns:
     """What a batch's records are made of, field by field; sizes in bytes, -1 for what is not there."""
 
     offsets: list[int]
@@ -26,6 +28,8 @@ class Columns(NamedTuple):
     header_sizes: list[int]
     size: int
     """Bytes of all records, without the varints that say how long each is."""
+    records: list[Any] | None = None
+    """What a consumer has made of them that others may have as it is; set by any thread, each to the same."""
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -10,7 +10,7 @@ from pooledkafka._records import Columns
 
 __all__ = ["DecodedBatches"]
 
-_RECORD_OVERHEAD = 300
+_RECORD_OVERHEAD = 500
 """Bytes counted for a decoded record beside its size: its Python objects."""
 
 

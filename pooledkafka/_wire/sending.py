@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -25,6 +26,9 @@ _OVERHEAD = 128
 _FIELDS = ("value", "key", "headers", "partition", "timestamp_ms")
 _KEYS = 10_000
 """How many keys' partitions are remembered."""
+
+
+_record = partial(tuple.__new__, Record)
 
 
 class _Queue:
@@ -130,10 +134,17 @@ class TopicSender:
         except BrokerResponseError as error:
             return [], error
         now = int(time.time() * 1000)
-        queues: dict[int | None, _Queue] = {}
+        queues: dict[int, _Queue] = {}
         unsent = None
+        free = _Queue()  # of the many that have nothing but a value
+        plain = not self._for_values and not self._for_keys and self._by_key
+        largest, add, at = self._largest, free.records.append, free.positions.append
         for position, message in enumerate(messages):
             get = message.get
+            if plain and len(message) == 1 and type(value := get("value")) is bytes and len(value) <= largest:
+                add(_record((None, value, (), now)))
+                at(position)
+                continue
             try:
                 value, key, partition = get("value"), get("key"), get("partition")
                 record = self._read(value, key, get("headers"), get("timestamp_ms", now))
@@ -142,15 +153,18 @@ class TopicSender:
             except Exception as error:  # of a serializer, say
                 unsent = error
                 break
-            queue = queues.get(partition)
-            if queue is None:
+            if partition is None:
+                queue = free
+            elif partition in queues:
+                queue = queues[partition]
+            else:
                 queue = queues[partition] = _Queue()
             queue.records.append(record)
             queue.positions.append(position)
         runs: list[Run] = []
         try:
-            for partition, queue in queues.items():
-                self._enqueue(known, partition, queue, runs)
+            for where, queue in (*queues.items(), (None, free)):
+                self._enqueue(known, where, queue, runs)
         except Exception as error:  # the producer was closed meanwhile, say
             unsent = error
         return runs, unsent

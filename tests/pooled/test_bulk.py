@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -96,7 +96,11 @@ def test_single_ones_and_many_share_batches_in_their_order(
     offsets = []
     for future in futures:
         metadata = future.get(timeout=0)
-        offsets += [record.offset for record in metadata] if isinstance(metadata, list) else [metadata.offset]
+        offsets += (
+            [record.offset for record in metadata]
+            if isinstance(metadata, Sequence) and not hasattr(metadata, "offset")
+            else [metadata.offset]
+        )
     assert offsets == list(range(300))
     assert [int(record.value) for record in read(consumer("orders"), 300)] == list(range(300))
 
@@ -122,7 +126,7 @@ def test_many_threads_send_many_at_once(kafka: Kafka, pool: ConnectionPool, cons
     def send(number: int) -> list[Any]:
         producer = kafka.producer(connection_pool=pool)
         start.wait(TIMEOUT_S)
-        sent = []
+        sent: list[Any] = []
         for n in range(20):
             messages = [{"value": b"%d" % number, "partition": n % PARTITIONS, "key": b"%d" % n}] * 50
             sent += producer.send_batch("orders", messages).get(timeout=TIMEOUT_S)
