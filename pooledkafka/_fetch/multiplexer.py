@@ -216,7 +216,7 @@ class Multiplexer:
         came_to, self._came_to = self._came_to, {}
         for stream in came_to:
             # A slow reader keeps no fast one waiting. While there is room it need not read what it missed on its own.
-            far = stream.ahead >= self._limits.apart * stream.max_bytes or not self._read_ahead.has_room
+            far = stream.ahead >= self._limits.apart * stream.max_bytes or self._read_ahead.half_full
             if stream.full and far and stream.wanted_now and not stream.closed:
                 self._drop_before(stream, stream.offset)
                 self._sort(stream)

@@ -37,6 +37,10 @@ class ReadAhead:
         return self.used < self.limit
 
     @property
+    def half_full(self) -> bool:
+        return self.used >= self.limit / 2
+
+    @property
     def total(self) -> int:
         return self.used + self.spare
 

@@ -183,6 +183,9 @@ class ConsumerManager(ManagerView):
         self.commits: set[Future] = set()  # of those, the commits
         # The offsets that this generation has committed last; the polling thread reads it, a join replaces it.
         self.committed: dict[TopicPartition, int] = {}
+        # What kafka-python has in place of its last join, and the join. It begins another one where that is done, and a
+        # poll that did not wait so long has not seen yet what came of it. The I/O thread's.
+        self._join_task: tuple[Future, Future] | None = None
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
         self.closing = False  # set once, by the closing thread
         self.leases: set[LaneKey] = set()  # connections lent to this consumer now
@@ -308,6 +311,9 @@ class ConsumerManager(ManagerView):
         """Start a task; a commit of nothing, for one, is done without asking any broker."""
         future = super().call_soon(coro, *args)
         future.add_both(lambda _: self._stir_soon())
+        if self.coordinator is not None and coro == self.coordinator._do_join_and_sync_async:
+            self._join_task = Future(), future
+            return self._join_task[0]
         return future
 
     def _fetch(self, request: ConsumerFetch, node_id: int) -> Future:
@@ -394,6 +400,14 @@ class ConsumerManager(ManagerView):
 
     async def wait_for(self, future: Future, timeout_ms: float | None) -> Any:
         """Await ``future``; KafkaTimeoutError after ``timeout_ms``, or when the consumer is interrupted."""
+        if self._join_task is not None and self._join_task[0] is future:
+            taken, joined = self._join_task
+            try:
+                return await self.wait_for(joined, timeout_ms)
+            finally:
+                if joined.is_done:
+                    taken.success(None)
+                    self._join_task = None
         wait = Future()
 
         def end(_: Any = None) -> None:

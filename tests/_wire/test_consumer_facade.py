@@ -354,7 +354,13 @@ def synced(facade: ConsumerFacade, engine: Engine, generation_now: int) -> tuple
     """The answer to a SyncGroup of generation 5, when the coordinator is at ``generation_now``."""
     rejoins: list[str] = []
     generation = SimpleNamespace(generation_id=generation_now)
-    facade.bind(SimpleNamespace(_generation=generation, request_rejoin=lambda: rejoins.append("rejoin")))
+    facade.bind(
+        SimpleNamespace(
+            _generation=generation,
+            request_rejoin=lambda: rejoins.append("rejoin"),
+            _do_join_and_sync_async=None,
+        )
+    )
     Joins(engine, SyncGroupResponse(version=3, error_code=0, assignment=b"mine"))
     future = facade._manager.send(SyncGroupRequest(group_id="billing", generation_id=5), 1)
     settle(engine)

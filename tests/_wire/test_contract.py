@@ -902,6 +902,16 @@ def test_a_coordinator_is_looked_for_by_a_request_for_one_group_and_known_by_an_
     )
 
 
+def test_a_join_that_is_done_is_made_again_unless_its_end_was_waited_for() -> None:
+    says(
+        BaseCoordinator.join_group_async,
+        "if self._join_task is None or self._join_task.is_done:",
+        "self._join_task = self._manager.call_soon(self._do_join_and_sync_async)",
+        "self._join_task, timer.timeout_ms)",
+        where="consumer_facade.ConsumerManager.call_soon and wait_for",
+    )
+
+
 # -- the producer ------------------------------------------------------------------------------------------------------
 
 

@@ -172,11 +172,11 @@ def test_a_producer_that_is_held_back_holds_up_nobody_else(
     held_back = producer.send("noisy", b"y")
     beats = cluster.intercept("Heartbeat", client_id=POOL)
     commits = cluster.intercept("OffsetCommit", client_id=POOL)
-    for _ in range(3):
+    for number in range(1, 4):
         writer.write("orders", 2)
         reading.gets(writer.written("orders"))
+        commits.wait_for(number)
     beats.wait_for(2)
-    commits.wait_for(2)
     late = reader("orders", group_id="late")
     late.gets(writer.written("orders"))
     assert not held_back.is_done

@@ -162,6 +162,23 @@ def test_no_group_is_assigned_from_metadata_that_has_not_come(
         assert request.generation_id == 1
 
 
+def test_a_join_that_ends_between_two_polls_is_not_made_again(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer]
+) -> None:
+    cluster.move_coordinator("a", 1)
+    joins = cluster.intercept("JoinGroup", client_id=POOL)
+    with cluster.intercept("SyncGroup", Hold(), client_id=POOL) as hold:
+        member = consumer("orders", group_id="a")
+        until(lambda: member.poll(timeout_ms=1) or hold.requests)
+        hold.release()
+    manager: Any = member._opened()._facade._manager  # type: ignore[union-attr]
+    until(lambda: manager._join_task[1].is_done)
+    assert not member.assignment()
+    until(lambda: member.poll(timeout_ms=1) or member.assignment())
+    member.poll(timeout_ms=50)
+    assert len(joins.requests) == 2, "one to be told its id, and one with it"
+
+
 # -- members that come and go ------------------------------------------------------------------------------------------
 
 
