@@ -59,6 +59,7 @@ def test_a_static_member_that_comes_back_does_not_rebalance_its_group() -> None:
                 stable=lambda: True,
                 need_rejoin=lambda: False,
                 request_rejoin=lambda: rejoined.append(name),
+                _do_join_and_sync_async=None,
             )
 
         one, two = ConsumerFacade(engine, 30_000), ConsumerFacade(engine, 30_000)
