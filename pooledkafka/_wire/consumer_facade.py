@@ -10,6 +10,7 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import (
+    FencedInstanceIdError,
     KafkaError,
     KafkaTimeoutError,
     NoError,
@@ -246,12 +247,19 @@ class ConsumerManager(ManagerView):
         if isinstance(request, (HeartbeatRequest, OffsetCommitRequest)):
             self._unanswered.add(future)
             future.add_both(lambda _: self._unanswered.discard(future))
+        if isinstance(request, HeartbeatRequest):
+            future.add_callback(self._note_fencing)
         if isinstance(request, OffsetCommitRequest):
             self.commits.add(future)
             future.add_both(lambda _: self.commits.discard(future))
             future.add_callback(lambda response: self._note_committed(request, response))
         future.add_both(lambda _: self._stir_soon())
         return future
+
+    def _note_fencing(self, response: Any) -> None:
+        # kafka-python only ceases to send heartbeats then; its user hears of it by the next commit.
+        if response.error_code == FencedInstanceIdError.errno and self.coordinator is not None:
+            self.coordinator._async_commit_fenced = True
 
     def _note_committed(self, request: Any, response: Any) -> None:
         good = {

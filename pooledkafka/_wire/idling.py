@@ -138,7 +138,9 @@ class Idling:
         coordinator = self._coordinator
         if not self._in_group:
             return True
-        if coordinator.completed_offset_commits or coordinator.coordinator_unknown():
+        if coordinator.completed_offset_commits or coordinator._async_commit_fenced:
+            return False
+        if coordinator.coordinator_unknown():
             return False
         return not (self._subscription.partitions_auto_assigned() and coordinator.need_rejoin())
 

@@ -86,6 +86,7 @@ class StagedConsumer:
         )
         self.coordinator = SimpleNamespace(
             completed_offset_commits=[],
+            _async_commit_fenced=False,
             coordinator_unknown=lambda: False,
             need_rejoin=lambda: False,
             next_auto_commit_deadline=None,

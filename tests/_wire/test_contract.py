@@ -902,6 +902,11 @@ def test_a_coordinator_is_looked_for_by_a_request_for_one_group_and_known_by_an_
     )
 
 
+def test_a_member_that_is_fenced_is_told_by_its_commits_alone() -> None:
+    where = "consumer_facade.ConsumerManager._note_fencing, which tells it at once"
+    says(ConsumerCoordinator._invoke_completed_offset_commit_callbacks, "if self._async_commit_fenced:", where=where)
+
+
 def test_a_join_that_is_done_is_made_again_unless_its_end_was_waited_for() -> None:
     says(
         BaseCoordinator.join_group_async,

@@ -38,7 +38,7 @@ def _topic(cluster: EmbeddedKafka) -> None:
 def test_a_static_member_whose_place_another_has_taken_is_told_and_its_pool_goes_on(
     kafka: Kafka, pool: ConnectionPool, writer: Writer, reader: Callable[..., Reader]
 ) -> None:
-    static = {"group_id": "g", "group_instance_id": "one", **LIVELY}
+    static = {"group_id": "g", "group_instance_id": "one", **LIVELY, "enable_auto_commit": False}
     fenced = Reader(kafka.consumer("orders", connection_pool=pool, auto_offset_reset="earliest", **static))
     others = [reader("orders", group_id="other", **LIVELY), reader("orders", group_id=None)]
     writer.write("orders", 2)
