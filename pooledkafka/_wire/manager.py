@@ -291,8 +291,10 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
                 self._give_up(granted, KafkaConnectionError("the pool was disconnected"))
             for key, connection in self.connections():
                 self._closing[key] = "disconnect"
-                # kafka-python would wait until the broker has read what is still to be sent, for ever if it does not.
-                if connection.transport is not None and connection.transport._write_buffer:
+                # kafka-python would wait until the broker has read what is still to be sent, for ever if it does not;
+                # and say of one that is just being opened that it was lost, and not why.
+                opening = not connection.init_future.is_done
+                if connection.transport is not None and (connection.transport._write_buffer or opening):
                     connection.transport.abort(KafkaConnectionError("the pool was disconnected"))
             super().close(timeout_ms=timeout_ms)
 
