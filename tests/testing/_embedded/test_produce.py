@@ -122,7 +122,7 @@ def with_count(count: int) -> bytes:
         (with_count(5), InvalidRecordError),
         (control_batch(1, 0, True, 1_000, 0).data, TransactionalIdAuthorizationFailedError),
         (encoded(b"v" * 2_000_000), MessageSizeTooLargeError),
-        (encoded(b"v", timestamp=round(time.time() * 1000) + 4_000_000), InvalidTimestampError),
+        (encoded(b"v", timestamp=round(time.time() * 1000) + 40_000_000), InvalidTimestampError),
         (encoded(b"v", producer=PRODUCER), InvalidRecordError),
     ],
     ids=["none", "two", "checksum", "count", "marker", "size", "future", "sequence"],
