@@ -63,7 +63,8 @@ def pool(kafka_bootstrap_servers: str) -> Iterator[ConnectionPool]:
 
 def write(pool: ConnectionPool, partitions: list[TopicPartition], first: int, count: int) -> list[bytes]:
     values = [b"%d" % number + FILLER for number in range(first, first + count)]
-    with Producer(connection_pool=pool, linger_ms=5) as producer:
+    # A broker sends a whole batch at least (KIP-74): one that is larger than PARTITION_BYTES would come on top of it.
+    with Producer(connection_pool=pool, linger_ms=5, batch_size=16_384) as producer:
         futures = [producer.send(partitions[0].topic, v, partition=n % PARTITIONS) for n, v in enumerate(values)]
         for future in futures:
             future.get(timeout=30)
