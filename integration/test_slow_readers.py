@@ -114,7 +114,7 @@ def test_a_reader_that_does_not_poll_or_seldom_keeps_nobody_waiting(
 
         def everybody_else_has_all() -> bool:
             seldom.take(max_records=1)
-            return any(other.error for other in others) or all(other.values == sent for other in others)
+            return any(other.error for other in others) or all(other.values.copy() == sent for other in others)
 
         eventually(everybody_else_has_all, 60, "the others have all records")
         for first in (RECORDS, RECORDS + RECORDS // 4):
