@@ -63,9 +63,10 @@ class Places:
         nowhere: dict[Any, Any] = {}
         for partition, state in states.items():
             position = state._position
-            if position is None or state._awaiting_validation or state._pending_revocation:
+            if position is None or state._awaiting_validation:
                 unsettled = True
                 continue
+            unsettled = unsettled or state._pending_revocation
             leader = topics.get(partition.topic, nowhere).get(partition.partition)
             place = known.get(partition)
             if (
@@ -80,7 +81,7 @@ class Places:
                 if state._awaiting_validation:
                     unsettled = True
                     continue
-            if state.paused or partition in buffered:
+            if state.paused or partition in buffered or state._pending_revocation:
                 continue
             try:
                 wanted[place.node_id][partition] = place.asks

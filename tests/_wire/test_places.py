@@ -8,7 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from kafka import KafkaConsumer
 from kafka.consumer.fetcher import Fetcher
 from kafka.structs import OffsetAndMetadata, TopicPartition
@@ -131,6 +131,7 @@ def let_happen(consumer: Consumer, what: str, where: Any, how: Any) -> None:
 
 
 @settings(max_examples=300, deadline=None)
+@example([("revoke", PARTITIONS[-1], True), ("seek", PARTITIONS[-1], (0, 0)), ("lead", PARTITIONS[-1], (1, 1))])
 @given(st.lists(happenings(), max_size=40))
 def test_it_asks_for_what_the_fetcher_would(happened: list[tuple[str, Any, Any]]) -> None:
     consumer = Consumer()
