@@ -173,11 +173,10 @@ class Stream:
         """
         slowest = min((cursor.offset for cursor in self.cursors.values()), default=self.offset)
         taken = [chunk.size for chunk in itertools.takewhile(lambda c: c.next_offset <= slowest, self.chunks)]
-        kept = 0 if self.at_end else _SPARE_CHUNKS
-        for _ in taken[kept:]:
+        dropped = len(taken) if self.at_end else max(0, len(taken) - _SPARE_CHUNKS)
+        for _ in range(dropped):
             self.chunks.popleft()
-        spare = sum(taken[len(taken[kept:]) :])
-        self._account(self.ahead + self.spare - sum(taken), spare)
+        self._account(self.ahead + self.spare - sum(taken), sum(taken[dropped:]))
 
     def drop_spare(self) -> None:
         """Drop what every reader has taken."""
@@ -187,6 +186,8 @@ class Stream:
         self._account(self.ahead, 0)
 
     def _account(self, ahead: int, spare: int) -> None:
+        if (ahead, spare) == (self.ahead, self.spare):
+            return
         self._budget.used += ahead - self.ahead
         self._budget.spare += spare - self.spare
         self.ahead, self.spare = ahead, spare

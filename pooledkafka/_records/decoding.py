@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Columns", "UndecodableError", "decode"]
+__all__ = ["Columns", "UndecodableError", "decode", "headers_size"]
 
 
 class UndecodableError(ValueError):
@@ -137,7 +137,7 @@ def decode(data: bytes, at: int, end: int, count: int, base_offset: int, base_ti
         headers or None,
         _sizes(keys),
         _sizes(values),
-        [_headers_size(each) for each in headers] if headers else [-1] * count,
+        [headers_size(each) for each in headers] if headers else [-1] * count,
         size,
     )
 
@@ -183,5 +183,5 @@ def _sizes(column: Sequence[bytes | None]) -> list[int]:
     return [-1 if each is None else len(each) for each in column]
 
 
-def _headers_size(headers: Iterable[tuple[str, bytes | None]]) -> int:
+def headers_size(headers: Iterable[tuple[str, bytes | None]]) -> int:
     return sum(len(key.encode()) + len(value or b"") for key, value in headers) if headers else -1

@@ -35,7 +35,6 @@ __all__ = ["ClusterView", "SharedCluster"]
 
 _log = get_logger("pooledkafka.metadata")
 
-_DISCONNECTED = "the connection pool was disconnected"
 _WITH_TOPIC_IDS = 10
 """The first version of a Metadata answer that has them."""
 _NEW_TOPIC_GRACE_S = 1.0

@@ -91,7 +91,9 @@ class Commits:
 
     def forget(self, owner: object) -> None:
         """Send nothing more of an owner that has closed: its group may have committed more meanwhile."""
-        error = PoolClosedError("the consumer was closed before its commit was sent")
+        self._give_up(owner, PoolClosedError("the consumer was closed before its commit was sent"))
+
+    def _give_up(self, owner: object, error: Exception) -> None:
         behind = self._behind.pop(owner, deque())
         for line in self._lines.values():
             behind.extend(commit for commit in line.waiting if commit.owner is owner)
@@ -106,18 +108,14 @@ class Commits:
     def close(self) -> None:
         """Send no more: those that wait fail."""
         self._closed = True
-        for behind in list(self._behind.values()):
-            while behind:
-                behind.popleft().future.failure(KafkaConnectionError("the pool was disconnected"))
-        for line in self._lines.values():
-            while line.waiting:
-                self._fail(line.waiting.popleft())
+        for owner in list(self._behind):
+            self._give_up(owner, _disconnected())
 
     def _start(self, commit: _Commit) -> None:
         line = self._lines[commit.node_id]
         now = time.monotonic()
         if self._closed:
-            self._fail(commit)
+            self._answered(commit, Future().failure(_disconnected()))
         elif now >= commit.give_up_at:
             self._answered(commit, Future().failure(RequestTimedOutError("the commits before it took all its time")))
         elif line.under_way is None:
@@ -168,9 +166,6 @@ class Commits:
         sent = self._send_leased(commit.leases, commit.node_id, commit.request, timeout_ms, commit.gone)
         sent.add_both(lambda _: self._answered(commit, sent))
 
-    def _fail(self, commit: _Commit) -> None:
-        self._answered(commit, Future().failure(KafkaConnectionError("the pool was disconnected")))
-
     def _answered(self, commit: _Commit, sent: Future) -> None:
         behind = self._behind.get(commit.owner)
         if behind:
@@ -189,3 +184,7 @@ class Commits:
             action()
         else:
             self._net.call_soon(action)
+
+
+def _disconnected() -> KafkaConnectionError:
+    return KafkaConnectionError("the pool was disconnected")

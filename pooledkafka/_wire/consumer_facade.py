@@ -180,8 +180,7 @@ class ConsumerManager(ManagerView):
         self._owner = owner
         self._request_timeout_ms = request_timeout_ms
         self._waits: set[Future] = set()
-        self._unanswered: set[Future] = set()  # commits and heartbeats of this consumer that are in flight
-        self.commits: set[Future] = set()  # of those, the commits
+        self._unanswered: dict[Future, Any] = {}  # this consumer's commits and heartbeats that are in flight
         # The offsets that this generation has committed last; the polling thread reads it, a join replaces it.
         self.committed: dict[TopicPartition, int] = {}
         # What kafka-python has in place of its last join, and the join. It begins another one where that is done, and a
@@ -245,13 +244,11 @@ class ConsumerManager(ManagerView):
         else:
             future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
         if isinstance(request, (HeartbeatRequest, OffsetCommitRequest)):
-            self._unanswered.add(future)
-            future.add_both(lambda _: self._unanswered.discard(future))
+            self._unanswered[future] = request
+            future.add_both(lambda _: self._unanswered.pop(future, None))
         if isinstance(request, HeartbeatRequest):
             future.add_callback(self._note_fencing)
-        if isinstance(request, OffsetCommitRequest):
-            self.commits.add(future)
-            future.add_both(lambda _: self.commits.discard(future))
+        elif isinstance(request, OffsetCommitRequest):
             future.add_callback(lambda response: self._note_committed(request, response))
         future.add_both(lambda _: self._stir_soon())
         return future
@@ -278,9 +275,11 @@ class ConsumerManager(ManagerView):
     async def finish_commits(self, timeout_ms: float) -> None:
         """Wait for the answers to all commits that are under way, at most so long."""
         deadline = time.monotonic() + timeout_ms / 1000
-        for commit in list(self.commits):
+        for future, request in list(self._unanswered.items()):
+            if not isinstance(request, OffsetCommitRequest):
+                continue
             try:
-                await self._engine.manager.wait_for(commit, max(0.0, deadline - time.monotonic()) * 1000)
+                await self._engine.manager.wait_for(future, max(0.0, deadline - time.monotonic()) * 1000)
             except KafkaError:
                 pass  # whoever sent it deals with it
 

@@ -16,7 +16,7 @@ from kafka.record import MemoryRecords
 from kafka.record.default_records import ControlRecord, DefaultRecordBase, DefaultRecordBatch
 from kafka.record.util import calc_crc32c
 
-from pooledkafka._records import Columns, UndecodableError, decode
+from pooledkafka._records import Columns, UndecodableError, decode, headers_size
 from pooledkafka._wire.decoded import DecodedBatches
 
 __all__ = ["JoinedRecords", "PartitionRecords"]
@@ -329,5 +329,5 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 record.checksum,
                 -1 if record.key is None else len(record.key),
                 -1 if record.value is None else len(record.value),
-                sum(len(name.encode()) + len(content or b"") for name, content in headers) if headers else -1,
+                headers_size(headers),
             )

@@ -13,7 +13,7 @@ from kafka.producer.future import FutureProduceResult, FutureRecordMetadata, Rec
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from pooledkafka._records import Record, encode
+from pooledkafka._records import Record, encode, headers_size
 
 __all__ = ["Run", "append", "append_one", "failed"]
 
@@ -37,7 +37,7 @@ class Run(Future):  # type: ignore[misc]
                 timestamp,
                 -1 if key is None else len(key),
                 -1 if value is None else len(value),
-                _size_of(headers) if headers else -1,
+                headers_size(headers),
             )
             for key, value, headers, timestamp in records
         ]
@@ -187,7 +187,7 @@ def append_one(kafka: Any, partition: Any, record: Record, *, open_new: bool) ->
             None,
             -1 if key is None else len(key),
             -1 if value is None else len(value),
-            _size_of(headers),
+            headers_size(headers),
         )
         batch._record_futures.append(future)
         wake = opened or batch.records.is_full()
@@ -262,7 +262,3 @@ def _fill(batch: Any, records: Sequence[Record]) -> Run | None:
     run = Run(batch.produce_future, first, records[:number])
     batch._record_futures.append(run, number)
     return run
-
-
-def _size_of(headers: Sequence[tuple[str, bytes | None]]) -> int:
-    return sum(len(name.encode()) + len(content or b"") for name, content in headers) if headers else -1

@@ -67,17 +67,17 @@ class Senders:
                     self._shared[key].counted = True
                 return self._shared[key]
             before = self._exclusive.get(transactional_id)
-            if before is not None and before.dropped:
-                # It is released in the background, and fenced by init_transactions() of the next one before that.
-                self._retire(self._exclusive.pop(transactional_id))
-            if transactional_id in self._exclusive:
+            if before is not None and not before.dropped:
                 raise ConfigurationError(
                     f"transactional_id={transactional_id!r} belongs to another producer of this connection pool, and "
                     "the broker would fence one of the two. Close that producer first, or use an id of its own."
                 )
-            self._exclusive[transactional_id] = WiredProducer(self._engine, options)
-            self._exclusive[transactional_id].counted = True
-            return self._exclusive[transactional_id]
+            made = self._exclusive[transactional_id] = WiredProducer(self._engine, options)
+            made.counted = True
+            if before is not None:
+                # It is released in the background, and fenced by init_transactions() of the new one before that.
+                self._retire(before)
+            return made
 
     def renew(self, useless: WiredProducer, options: Mapping[str, Any]) -> WiredProducer:
         """What a handle gets in place of one that is ``useless``; all its handles get the same. Does not wait."""
@@ -168,14 +168,14 @@ class Senders:
             self._handles.clear()
             self._idle.clear()
             self._retired.clear()
+        for wired in everybody:
+            wired.begin_flush()  # all of them, before the first one is waited for
         undelivered = _deliver(everybody, deadline)
         deadline = with_grace(deadline)  # one for all
         return sum((wired.end(deadline) for wired in everybody), undelivered)
 
 
 def _deliver(senders: Sequence[WiredProducer], deadline: float) -> Counter[str]:
-    for wired in senders:
-        wired.begin_flush()  # all of them, before the first one is waited for
     return sum((wired.deliver(max(0.0, deadline - time.monotonic()) * 1000) for wired in senders), Counter())
 
 
