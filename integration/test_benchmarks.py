@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,21 @@ def measured(name: str, bootstrap: str, file: Path, *more: str) -> list[dict[str
     for library in filter(missing, LIBRARIES):
         pytest.skip(f"{library} is not installed")
     done = run(name, "--quick", "--bootstrap", bootstrap, "--json", str(file), *more)
-    assert done.returncode == 0, done.stderr
-    results: list[dict[str, Any]] = json.loads(file.read_text())["results"]
+    assert done.returncode in (0, 1), done.stderr
+    measurements = json.loads(file.read_text())
+    ours = [failure for failure in measurements["failures"] if not is_left_with_nothing(failure)]
+    assert ours == [], done.stderr
+    assert done.returncode == bool(measurements["failures"]), done.stderr
+    results: list[dict[str, Any]] = measurements["results"]
     return results
+
+
+def is_left_with_nothing(failure: str) -> bool:
+    """A consumer of stock kafka-python may stay without partitions for ever, each time that it is tried."""
+    return (
+        re.fullmatch(r"round 1, kafka-python, consume, .*: 5 times: 0 of \d+ records came, then nothing", failure)
+        is not None
+    )
 
 
 def test_many_clients(kafka_bootstrap_servers: str, tmp_path: Path) -> None:
@@ -49,7 +62,7 @@ def test_many_clients(kafka_bootstrap_servers: str, tmp_path: Path) -> None:
         assert figures["received_twice"] == 0
         assert figures["sockets"] >= figures["sockets_to_one_broker"] >= 1
         assert figures["threads"] >= (0 if figures["library"] == "aiokafka" else 1)
-    # A consumer of stock kafka-python may stay without partitions for ever, and a group's start is not to be timed.
+    # What one of stock kafka-python has is its own affair, and a group's start is not to be timed.
     for figures in results:
         if figures["library"] == "pooledkafka":
             assert figures.get("assigned") == figures.get("consumers")
@@ -71,7 +84,7 @@ def test_throughput(kafka_bootstrap_servers: str, tmp_path: Path) -> None:
     )
     assert {(r["records"], r["in_log"]) for r in produced} == {(2_000, 2_000)}
     read = [r for r in results if r["benchmark"] == "consume"]
-    assert len(read) == len(LIBRARIES) * (3 + 3 + 1)
+    assert sum(r["library"] != "kafka-python" for r in read) == (len(LIBRARIES) - 1) * (3 + 3 + 1)
     for figures in read:
         assert figures["wrong"] == []
         assert figures["records"] == (500 * 8 if figures["kind"] == "8 groups" else 2_000)
