@@ -178,8 +178,9 @@ class Consumer(PooledClient):
     @contextmanager
     def _using(self) -> Iterator[WiredConsumer]:
         notice_fork()
+        me = threading.get_ident()
         # From a callback within a call of the same thread, or from a listener that it waits for.
-        if self._waits_for_me():
+        if me in (self._user, self._listening.thread):
             # A listener that is called while the consumer closes may still commit.
             yield self._wired if self._wired is not None else self._opened()
             return
@@ -193,7 +194,7 @@ class Consumer(PooledClient):
                 "the consumer is being used by another thread. A consumer is for one thread at a time: give each "
                 "thread its own (they share the pool's connections), or use a lock around all its calls."
             )
-        self._user = threading.get_ident()
+        self._user = me
         try:
             yield self._opened()
         finally:
@@ -201,7 +202,8 @@ class Consumer(PooledClient):
             use.release()
 
     def _opened(self) -> WiredConsumer:
-        self._check_open()
+        if self._closed or self._forked:
+            self._check_open()
         if self._wired is not None and self._wired.ended:
             self._wired = None  # it was in a call that its pool could not wait for when it was disconnected
         if self._wired is None:
@@ -293,16 +295,13 @@ class Consumer(PooledClient):
         """
         with self._using() as wired:
             try:
-                records: dict[TopicPartition, list[Any]] = wired.polling(
-                    wired.kafka.poll, timeout_ms=timeout_ms, max_records=max_records
-                )
+                return wired.poll(timeout_ms, max_records)
             except Interrupted:
                 if wired.over:
                     raise PoolClosedError(
                         "the consumer was closed, or its pool disconnected, during this call"
                     ) from None
                 return {}
-            return records
 
     def __iter__(self) -> Consumer:
         return self

@@ -67,6 +67,9 @@ class FakeWired:
     calling = polling
     over = False
 
+    def poll(self, timeout_ms: float, max_records: int | None) -> Any:
+        return self.kafka.poll(timeout_ms=timeout_ms, max_records=max_records)
+
     def subscribe(self, subscriber: Subscriber | None, from_beginning: bool | None, **what: Any) -> None:
         self.from_beginning = from_beginning
         self.kafka.subscribe(listener=subscriber and subscriber.listener, **what)

@@ -66,10 +66,16 @@ class Idling:
         """Something may be there to do; from any thread and any signal handler."""
         self._stirred.set()
 
+    @property
+    def idle(self) -> bool:
+        """Whether the last look found nothing to do, and nothing has stirred since."""
+        return self._quiet_until > 0.0 and not self._stirred.is_set()
+
     def wait(self, timeout_ms: float) -> bool:
         """Wait while there is nothing to do, at most ``timeout_ms``; False at once where there is something."""
         now = time.monotonic()
-        if self._stirred.is_set() or now >= self._quiet_until:
+        looked = self._stirred.is_set() or now >= self._quiet_until
+        if looked:
             self._quiet_until = 0.0
             self._stirred.clear()
             self._check()
@@ -85,7 +91,10 @@ class Idling:
                 until = min(until, self._coordinator.next_auto_commit_deadline)
                 if until <= now:
                     return False
-            self._coordinator.poll_heartbeat()  # the consumer is alive
+            if looked:
+                self._coordinator.poll_heartbeat()  # raises what has ended the heartbeats
+            else:
+                self._coordinator.heartbeat.last_poll = now  # all else that it does: the consumer is alive
         self._wait_for_stir(min(timeout_ms / 1000, until - now))
         return True
 

@@ -20,6 +20,7 @@ from pooledkafka._logging import get_logger
 from pooledkafka._wire.committed import OffsetFetches
 from pooledkafka._wire.consumer_facade import ConsumerFacade
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.heartbeats import BeatInTurn
 from pooledkafka._wire.idling import Idling
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import Subscriber, off_the_io_thread
@@ -34,7 +35,7 @@ _log = get_logger("pooledkafka.consumer")
 def _spread(coordinator: Any) -> None:
     """Let consumers that were made together drift apart: what all commit at once, everybody else waits behind."""
     coordinator.auto_commit_interval *= random.uniform(0.8, 1.0)
-    coordinator.heartbeat.config["heartbeat_interval_ms"] *= random.uniform(0.8, 1.0)
+    coordinator.heartbeat = BeatInTurn(**coordinator.config)
 
 
 class WiredConsumer:
@@ -81,13 +82,25 @@ class WiredConsumer:
         if not fetcher._next_partition_records:
             fetcher._next_partition_records = None
         if waited:
-            # What a wait has brought is handed over first, as kafka-python does; the next pass does the rest.
-            records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
-        else:
-            records = self._pass(timer, max_records, update_offsets=update_offsets)
-        if not records and (refused := self._engine.refusals.of(Lane.CONTROL)) is not None:
-            raise refused
+            return self._brought(max_records, update_offsets)
+        records = self._pass(timer, max_records, update_offsets=update_offsets)
+        if not records:
+            self._check_refusals()
         return records
+
+    def _brought(self, max_records: int, update_offsets: bool = True) -> Any:
+        """What a wait has brought is handed over first, as kafka-python does; the next pass does the rest."""
+        fetcher = self.kafka._fetcher
+        if fetcher._completed_fetches or fetcher._next_partition_records:
+            records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
+            if records:
+                return records
+        self._check_refusals()
+        return {}
+
+    def _check_refusals(self) -> None:
+        if (refused := self._engine.refusals.of(Lane.CONTROL)) is not None:
+            raise refused
 
     def stir(self) -> None:
         """To be called after each call of ``kafka`` that is no poll: there may be something to do now."""
@@ -102,6 +115,25 @@ class WiredConsumer:
     def over(self) -> bool:
         """Whether it was closed, or its connections are gone."""
         return self.ended or bool(self.kafka._closed)
+
+    def poll(self, timeout_ms: float, max_records: int | None) -> dict[TopicPartition, list[Any]]:
+        """``kafka.poll``, as ``polling`` does it."""
+        records: dict[TopicPartition, list[Any]] = self.polling(self._poll, timeout_ms, max_records)
+        return records
+
+    def _poll(self, timeout_ms: float, max_records: int | None) -> Any:
+        # Most polls of an idle consumer do no more than wait: they need no pass, nor what leads to one.
+        until = time.monotonic() + timeout_ms / 1000
+        while max_records is None and self._idling.idle and (left_s := until - time.monotonic()) > 0:
+            if not self._idling.wait(left_s * 1000):
+                break
+            if records := self._brought(self.kafka.config["max_poll_records"]):
+                return records
+            if time.monotonic() >= until:
+                return {}
+        if timeout_ms > 0:
+            timeout_ms = max(0.0, until - time.monotonic()) * 1000
+        return self.kafka.poll(timeout_ms=timeout_ms, max_records=max_records)
 
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """``calling`` what may wait for records; raises ``Interrupted`` when ``interrupt`` ended the wait."""

@@ -133,7 +133,7 @@ class Reading:
 
     def poll(self, timeout_ms: float) -> dict[TopicPartition, list[int]]:
         """The offsets of what comes."""
-        batches = self.wired.polling(self.kafka.poll, timeout_ms=timeout_ms)
+        batches = self.wired.poll(timeout_ms, None)
         return {partition: [each.offset for each in records] for partition, records in batches.items()}
 
     def poll_until(self, condition: Callable[[], bool]) -> None:

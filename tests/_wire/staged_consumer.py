@@ -91,6 +91,7 @@ class StagedConsumer:
             need_rejoin=lambda: False,
             next_auto_commit_deadline=None,
             poll_heartbeat=self._beat,
+            heartbeat=SimpleNamespace(last_poll=0.0),
         )
         consumer = SimpleNamespace(
             _subscription=self.subscription,
@@ -133,6 +134,7 @@ class StagedConsumer:
 
     def _beat(self) -> None:
         self.heartbeats += 1
+        self.coordinator.heartbeat.last_poll = self.clock.now
 
     def assign(self, *partitions: TopicPartition, node: int | None = 1, offset: int = 0) -> None:
         for partition in partitions:

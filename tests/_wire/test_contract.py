@@ -23,6 +23,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.consumer.subscription_state import OffsetResetStrategy, SubscriptionState, TopicPartitionState
 from kafka.coordinator.base import BaseCoordinator
 from kafka.coordinator.consumer import ConsumerCoordinator
+from kafka.coordinator.heartbeat import Heartbeat
 from kafka.errors import (
     InvalidReceiveError,
     KafkaConnectionError,
@@ -413,6 +414,15 @@ def test_a_coordinator_says_what_a_pass_would_do() -> None:
     )
 
 
+def test_a_heartbeat_may_be_sent_earlier() -> None:
+    where = "heartbeats.BeatInTurn"
+    has(Heartbeat(), "heartbeat_failed", "config", where=where)
+    says(Heartbeat.should_heartbeat, "return self.time_to_next_heartbeat() == 0", where=where)
+    says(BaseCoordinator._heartbeat_loop, "next_hb = self.heartbeat.time_to_next_heartbeat()", where=where)
+    says(BaseCoordinator.__init__, "self.heartbeat = Heartbeat(**self.config)", where="wired_consumer._spread")
+    assert isinstance(consumer_in_group()._coordinator.heartbeat, Heartbeat), where
+
+
 def test_an_idle_poll_can_say_that_its_consumer_is_alive() -> None:
     coordinator = consumer_in_group()._coordinator
     coordinator.heartbeat.last_poll = 0.0
@@ -421,6 +431,8 @@ def test_an_idle_poll_can_say_that_its_consumer_is_alive() -> None:
     coordinator._heartbeat_loop_future = Future().failure(KafkaTimeoutError())
     with pytest.raises(KafkaTimeoutError):  # idling.Idling.wait passes it on
         coordinator.poll_heartbeat()
+    says(BaseCoordinator.poll_heartbeat, "self.heartbeat.poll()", where="idling.Idling.wait does that by itself")
+    says(Heartbeat.poll, "self.last_poll = time.monotonic()", where="idling.Idling.wait")
     says(
         BaseCoordinator._maybe_start_heartbeat_loop,
         "self._heartbeat_loop_future = self._manager.call_soon(self._heartbeat_loop)",

@@ -30,6 +30,26 @@ def test_an_idle_poll_makes_no_pass_and_no_fetch(reading: Reading, engine: Engin
     assert engine.fetching.logical_fetches == fetches
 
 
+def test_an_idle_poll_is_none_of_kafka_pythons(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading.come_to_rest()
+    monkeypatch.setattr(reading.kafka, "poll", None)
+    assert reading.poll(50) == {}
+
+
+def test_an_idle_poll_takes_its_time_though_it_is_stirred_for_nothing(reading: Reading) -> None:
+    reading.come_to_rest()
+    reading.idling._stirred = stirred = NoticedEvent()
+    poll = Call(lambda: reading.poll(600_000))
+    for _ in range(3):
+        assert stirred.waited_for.wait(5)
+        stirred.waited_for.clear()
+        reading.idling.stir()
+    assert stirred.waited_for.wait(5)
+    reading.wired.interrupt()
+    assert isinstance(poll.ended().error, Interrupted)
+    assert reading.passes == 0
+
+
 def test_an_idle_poll_without_time_returns_at_once(reading: Reading) -> None:
     reading.come_to_rest()
     reading.idling._stirred = stirred = NoticedEvent()

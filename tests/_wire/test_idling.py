@@ -99,10 +99,22 @@ def test_where_nothing_is_committed_by_itself_no_commit_is_ever_due(clock: Clock
 
 def test_each_idle_poll_of_a_group_says_that_the_consumer_is_alive(clock: Clock) -> None:
     stage = StagedConsumer(clock, group_id="billing")
-    for polls in (1, 2, 3):
+    for _ in range(3):
+        began_at = clock.now
         stage.idling.wait(1_000)
-        assert stage.heartbeats == polls
-    assert stage.looks == 1
+        assert stage.coordinator.heartbeat.last_poll == began_at
+    assert stage.looks == stage.heartbeats == 1, "the heartbeats are looked at when all else is"
+
+
+def test_it_is_idle_from_a_look_that_found_nothing_until_something_stirs(stage: StagedConsumer) -> None:
+    assert not stage.idling.idle
+    stage.idling.wait(0)
+    assert stage.idling.idle
+    stage.idling.stir()
+    assert not stage.idling.idle
+    stage.assign(ORDERS)
+    assert stage.idling.wait(1_000) is False
+    assert not stage.idling.idle, "the stir was taken back, but there is something to do"
 
 
 # -- what must not be missed -------------------------------------------------------------------------------------------
