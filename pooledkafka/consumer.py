@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from kafka.errors import KafkaError
@@ -14,16 +14,17 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from pooledkafka._client import PooledClient
 from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._locks import LockName, new_rlock
+from pooledkafka._run import Run, RunOptions, stopped_by_signals
 from pooledkafka._unclosed import made_here
-from pooledkafka._wire import Interrupted, Listening, Subscriber, WiredConsumer
+from pooledkafka._wire import Flag, Interrupted, Listening, Subscriber, WiredConsumer
 from pooledkafka.config import CONSUMER_OPTIONS
 from pooledkafka.errors import ConcurrentUseError, PoolClosedError, PoolTimeoutError
 from pooledkafka.pool import ConnectionPool
 
 __all__ = ["Consumer"]
 
-_RUN_POLL_MS = 1_000
-"""How long a run waits for records at a time; whatever ends it ends the wait as well."""
+_STAYS_S = 0.5
+"""How often a run that pauses looks whether its group goes on without it."""
 _INTERRUPT_AGAIN_S = 0.05
 
 
@@ -72,6 +73,7 @@ class Consumer(PooledClient):
         self._ending = False  # set by the thread that ends this consumer, from before it holds _use until after
         self._stop_asked = False  # set by any thread, taken back when a run ends
         self._running = False  # guarded by _use
+        self._stirred = Flag()  # ends a pause of a run; set by any thread, taken back by the one that runs
         self._woken = False  # set by any thread, for a first use that has wired nothing yet to interrupt
         self._made_at = made_here()
         if topics:
@@ -168,6 +170,7 @@ class Consumer(PooledClient):
 
     def wakeup(self) -> None:
         """Make a ``poll`` that waits now, or the next one, return without records; from any thread."""
+        self._stirred.set()
         self._woken = True  # before a look at what is wired, which the first use looks for after
         wired = self._wired
         if wired is not None:
@@ -316,7 +319,22 @@ class Consumer(PooledClient):
                     continue
         raise StopIteration
 
-    def run(self, handler: Callable[[Any], Any], *, max_records: int | None = None) -> None:
+    def run(
+        self,
+        handler: Callable[[Any], Any],
+        *,
+        max_records: int | None = None,
+        batches: bool = False,
+        retries: int = 0,
+        backoff_ms: float = 100,
+        backoff_max_ms: float = 10_000,
+        dead_letter_topic: str | None = None,
+        error_limit: int | None = None,
+        stop_after: int | None = None,
+        until_end: bool = False,
+        handle_signals: bool = False,
+        progress: bool = False,
+    ) -> None:
         """Call ``handler`` with each record, until ``stop()``, ``close()`` or ``disconnect()``.
 
         Each record counts as read when the handler has returned from it, and only then. In a group, that is committed
@@ -324,38 +342,70 @@ class Consumer(PooledClient):
         record is handled at least once: again after a crash, or when its partition went to another member meanwhile.
 
         Args:
-            handler: called on this thread with one ConsumerRecord; it may use the consumer. What it raises ends the
-                run; the record at fault is the next one that the consumer, or whoever has its partition then, gets.
+            handler: called on this thread with one ConsumerRecord; it may use the consumer. What it raises, or a
+                deserializer, ends the run; the record at fault is the next one that the consumer, or whoever has its
+                partition then, gets.
             max_records: the most records between two commits. Default: ``max_poll_records``.
+            batches: call ``handler`` with a list of records of one partition in place of one record. It counts as one:
+                all of its records are tried again together, and go to the dead-letter topic together.
+            retries: how often ``handler`` is called again with a record when it has raised, before that is final.
+            backoff_ms: milliseconds before the first of these; each pause is twice the one before, and jittered.
+                ``stop()`` ends a pause, and so does a rebalance, after which whoever has the partition begins anew.
+            backoff_max_ms: the longest pause.
+            dead_letter_topic: where records go that cannot be handled, in place of ending the run: as they were
+                written, with headers that say where from and why (``dead-letter.topic``, ``.partition``, ``.offset``,
+                ``.timestamp``, ``.group``, ``.attempts``, ``.error.type``, ``.error.message``, ``.error.traceback``).
+                Each is acknowledged there before it counts as read here.
+            error_limit: end the run when so many records in a row went there. Default: never.
+            stop_after: return when so many records are dealt with.
+            until_end: return when all is dealt with that was there when the run had its first partitions.
+            handle_signals: SIGTERM and SIGINT call ``stop()``; the second one ends a handler that does not return, by
+                SystemExit or KeyboardInterrupt. Only in the main thread.
+            progress: show records, records a second and the lag on standard error, where that is a terminal.
 
         Raises:
             ConcurrentUseError: another thread uses this consumer now.
+            ConfigurationError: an option cannot work.
+            ErrorLimitError: see ``error_limit``.
+            KafkaError: a record could not be sent to the dead-letter topic; it is handled again in the next run.
             PoolClosedError: the consumer is closed, or its pool disconnected.
 
         Example:
-            >>> signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
-            >>> consumer.run(lambda record: print(record.value))
+            >>> consumer.run(handle, retries=3, dead_letter_topic="orders.dead", handle_signals=True)
         """
-        with self._using() as wired:
+        options = RunOptions(
+            max_records=max_records,
+            batches=batches,
+            retries=retries,
+            backoff_ms=backoff_ms,
+            backoff_max_ms=backoff_max_ms,
+            dead_letter_topic=dead_letter_topic,
+            error_limit=error_limit,
+            stop_after=stop_after,
+            until_end=until_end,
+            handle_signals=handle_signals,
+            progress=progress,
+        )
+        with stopped_by_signals(self.stop) if handle_signals else nullcontext(), self._using() as wired:
             self._running = True
             try:
-                while not self._run_is_over and not wired.over:
-                    try:
-                        batches = wired.polling(wired.poll_unhandled, _RUN_POLL_MS, max_records)
-                    except (Interrupted, PoolClosedError):
-                        continue
-                    try:
-                        for partition, records in batches.items():
-                            wired.handle(partition, records, handler, lambda: self._run_is_over or wired.over)
-                        self._check_process()  # a handler that forks may return in both processes
-                    except BaseException:
-                        with suppress(KafkaError):  # the handler's own error says more
-                            wired.commit_handled()
-                        raise
-                    if batches:
-                        wired.commit_handled()
+                run = Run(wired, self._pool, handler, options, lambda: self._run_is_over, self._pause_run)
+                run.go(self._check_process)  # a handler that forks may return in both processes
             finally:
                 self._running = self._stop_asked = False
+
+    def _pause_run(self, pause_s: float) -> bool:
+        """Wait so long between two attempts; whether the run goes on."""
+        until = time.monotonic() + pause_s
+        while True:
+            self._stirred.clear()  # before a look at what stirs it
+            wired = self._wired
+            if self._run_is_over or wired is None or wired.over or not wired.stays():
+                return False
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return True
+            self._stirred.wait(min(left_s, _STAYS_S))
 
     @property
     def _run_is_over(self) -> bool:

@@ -11,6 +11,7 @@ __all__ = [
     "ConcurrentUseError",
     "ConfigurationError",
     "ConnectFailedError",
+    "ErrorLimitError",
     "ForkedClientError",
     "PoolClosedError",
     "PoolError",
@@ -45,6 +46,13 @@ class ConfigurationError(PoolError, KafkaConfigurationError, ValueError):  # typ
 
 class ConcurrentUseError(PoolError):
     """A consumer was used by two threads at once. kafka-python's consumer is not thread-safe, and neither is ours."""
+
+
+class ErrorLimitError(PoolError):
+    """So many records in a row could not be handled that ``Consumer.run`` goes on no more; its cause is the last error.
+
+    All of them are in the dead-letter topic.
+    """
 
 
 class ForkedClientError(PoolError):

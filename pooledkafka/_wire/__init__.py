@@ -6,6 +6,7 @@ from pooledkafka._wire.compat import check_kafka_python
 from pooledkafka._wire.consumer_facade import Interrupted
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.fetching import LONGEST_WAIT_MS
+from pooledkafka._wire.flag import Flag
 from pooledkafka._wire.futures import fail_in_child
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import Listening, Subscriber
@@ -18,6 +19,7 @@ from pooledkafka._wire.wired_producer import WiredProducer
 __all__ = [
     "LONGEST_WAIT_MS",
     "Engine",
+    "Flag",
     "Interrupted",
     "Lane",
     "Listening",

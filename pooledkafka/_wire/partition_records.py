@@ -18,6 +18,7 @@ from kafka.record.util import calc_crc32c
 
 from pooledkafka._records import Columns, UndecodableError, decode, headers_size
 from pooledkafka._wire.decoded import DecodedBatches
+from pooledkafka._wire.deserializing import Deserializing
 
 __all__ = ["JoinedRecords", "PartitionRecords"]
 
@@ -93,10 +94,19 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     what is corrupt is fetched again. kafka-python 3.0.12 would look for more records for ever.
     """
 
-    def __init__(self, decoded: DecodedBatches, fetch_offset: int, tp: Any, records: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        decoded: DecodedBatches,
+        deserializing: Deserializing,
+        fetch_offset: int,
+        tp: Any,
+        records: Any,
+        **options: Any,
+    ) -> None:
         super().__init__(fetch_offset, tp, records, **options)
         self.next_fetch_offset: int = fetch_offset
         self._decoded = decoded
+        self._deserializing = deserializing
         self._deserializers = options.get("key_deserializer"), options.get("value_deserializer")
         self._parts = list(getattr(records._buffer, "parts", (records._buffer,)))
         self._at = 0  # in the first part: where the next batch begins
@@ -225,7 +235,7 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         start, count = self._index, len(self._columns.offsets)
         stop = count if n is None else min(count, start + n)
         try:
-            if self._deserializers == (None, None):
+            if self._deserializing.is_put_off or self._deserializers == (None, None):
                 self._index = stop
                 taken.extend(self._records(self._columns, start, stop))
             else:
@@ -297,7 +307,6 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     def _decoded_by_kafka_python(self) -> Iterator[Any]:
         assert self._foreign is not None
         topic, partition = self.topic_partition
-        of_key, of_value = self._deserializers
         batch = self._foreign().next_batch()
         if self.check_crcs and not batch.validate_crc():
             raise CorruptRecordError(
@@ -311,6 +320,7 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             if record.offset < self.next_fetch_offset:
                 continue
             headers = record.headers
+            of_key, of_value = (None, None) if self._deserializing.is_put_off else self._deserializers
             key = self._deserialize(of_key, topic, headers, record.key)
             value = self._deserialize(of_value, topic, headers, record.value)
             self.records_read += 1

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from pooledkafka._locks import check_free
 from pooledkafka._logging import get_logger
 from pooledkafka._wire.committed import OffsetFetches
 from pooledkafka._wire.consumer_facade import ConsumerFacade
+from pooledkafka._wire.deserializing import Deserializing
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.heartbeats import BeatInTurn
 from pooledkafka._wire.idling import Idling
@@ -42,13 +43,14 @@ class WiredConsumer:
     """A ``KafkaConsumer`` on the pool's connections; ``kafka`` is for one thread at a time, as stock."""
 
     _idling: Idling
+    _deserializing: Deserializing
 
     def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
         self._engine = engine
-        self._group: str | None = options.get("group_id")
+        self.group: str | None = options.get("group_id")
         self._facade: ConsumerFacade | None = None
-        if self._group is not None:
-            engine.net.run(engine.attach_member, self._group)
+        if self.group is not None:
+            engine.net.run(engine.attach_member, self.group)
 
         def facade(**config: Any) -> ConsumerFacade:
             engine.allow_frames_of(config["receive_message_max_bytes"])
@@ -68,7 +70,9 @@ class WiredConsumer:
         self.kafka._coordinator._offset_fetch_futures = OffsetFetches(self.kafka._coordinator)
         self._facade.bind(self.kafka._coordinator)
         _spread(self.kafka._coordinator)
-        self.kafka._fetcher.PartitionRecords = partial(PartitionRecords, engine.decoded)
+        config = self.kafka._fetcher.config
+        self._deserializing = Deserializing(config["key_deserializer"], config["value_deserializer"])
+        self.kafka._fetcher.PartitionRecords = partial(PartitionRecords, engine.decoded, self._deserializing)
         self.kafka._fetcher.fetch_records = self._idling.fetch_records
         self._pass: Callable[..., Any] = self.kafka._poll_once
         self.kafka._poll_once = self._checked_pass
@@ -182,6 +186,16 @@ class WiredConsumer:
 
         return resume
 
+    # -- being run -----------------------------------------------------------------------------------------------------
+
+    def deserializing_later(self) -> AbstractContextManager[None]:
+        """Until it ends, records come as they were written; ``deserialize`` makes of each what its user wants."""
+        return self._deserializing.put_off()
+
+    def deserialize(self, record: Any) -> Any:
+        """See ``deserializing_later``; raises what the deserializers raise."""
+        return self._deserializing.record(record)
+
     def poll_unhandled(self, timeout_ms: float, max_records: int | None) -> dict[TopicPartition, list[Any]]:
         """Poll without moving on: ``handle`` does that, record by record, and what it leaves is read again."""
         batches: dict[TopicPartition, list[Any]] = self.kafka.poll(
@@ -190,24 +204,67 @@ class WiredConsumer:
         return batches
 
     def handle(
-        self, partition: TopicPartition, records: list[Any], handler: Callable[[Any], Any], over: Callable[[], bool]
+        self,
+        partition: TopicPartition,
+        records: list[Any],
+        handler: Callable[[list[Any], Callable[[], bool]], bool],
+        over: Callable[[], bool],
+        *,
+        together: bool,
     ) -> None:
-        """Call ``handler`` with the records of one partition, until ``over()`` or until they are not the next any more.
+        """Call ``handler`` with the records of one partition, one by one or ``together``.
 
-        The handler may seek, pause, or wait in calls in which the partition is lost: what it did then holds.
+        Until ``over()``, until it returns False, or until they are not the next any more: the handler may seek, pause,
+        or wait in calls in which the partition is lost, and what it did then holds. It gets what asks for that.
         """
         subscription = self.kafka._subscription
         state = subscription.assignment.get(partition)
         expected = state.position if state is not None else None
-        for record in records:
-            if over() or not subscription.is_fetchable(partition) or state.position is not expected:
+
+        def gone() -> bool:
+            # Where the partition is lost and comes back meanwhile, it has another state.
+            at_hand = subscription.is_fetchable(partition) and subscription.assignment.get(partition) is state
+            return over() or not at_hand or state.position is not expected
+
+        for portion in [records] if together else ([record] for record in records):
+            if gone():
                 return
             check_free("calling a handler")
-            handler(record)
+            if not handler(portion, gone):
+                return
             if subscription.assignment.get(partition) is not state or state.position is not expected:
                 return
-            expected = OffsetAndMetadata(record.offset + 1, "", record.leader_epoch)
+            last = portion[-1]
+            expected = OffsetAndMetadata(last.offset + 1, "", last.leader_epoch)
             state.position = expected
+
+    def stays(self) -> bool:
+        """Say that the consumer is alive, though it does not poll; whether its group lets it go on so."""
+        coordinator = self.kafka._coordinator
+        if self.group is None or not self.kafka._subscription.partitions_auto_assigned():
+            return True
+        coordinator.poll_heartbeat()
+        return not coordinator.need_rejoin()
+
+    def ends(self) -> dict[TopicPartition, int] | None:
+        """The offsets after the last records of its partitions; None as long as it has not joined its group."""
+        subscription = self.kafka._subscription
+        if subscription.partitions_auto_assigned() and self.kafka._coordinator.need_rejoin():
+            return None
+        partitions = list(subscription.assignment)
+        return dict(self.calling(self.kafka.end_offsets, partitions)) if partitions else {}
+
+    def are_before(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Whether it has still to come to one of these, in the partitions that it has."""
+        states = self.kafka._subscription.assignment
+        positions = {each: states[each].position for each in offsets if each in states}
+        return any(position is None or position.offset < offsets[each] for each, position in positions.items())
+
+    def lag(self) -> int | None:
+        """How many records of its partitions it has not handled yet; None while that is not known of any."""
+        states = list(self.kafka._subscription.assignment.values())
+        lags = [s.highwater - s.position.offset for s in states if s.position is not None and s.highwater is not None]
+        return sum(max(0, lag) for lag in lags) if lags else None
 
     def commit_handled(self) -> None:
         """Commit what was handled, in a group that leaves that to its user.
@@ -225,12 +282,12 @@ class WiredConsumer:
 
     def _commit_handled(self) -> None:
         coordinator = self.kafka._coordinator
-        if self._group is None or self.over or coordinator.config["enable_auto_commit"]:
+        if self.group is None or self.over or coordinator.config["enable_auto_commit"]:
             return
         try:
             self.calling(self.kafka.commit)
         except (CommitFailedError, RebalanceInProgressError, PoolClosedError) as error:
-            _log.warning("could not commit what was handled", group=self._group, error=repr(error))
+            _log.warning("could not commit what was handled", group=self.group, error=repr(error))
 
     def interrupt(self) -> None:
         """Make the poll that waits now, or the next, raise ``Interrupted``; from any thread."""
@@ -259,13 +316,13 @@ class WiredConsumer:
         try:
             await self._facade.leave(self.kafka.config["request_timeout_ms"])  # type: ignore[union-attr]
         finally:
-            if self._group is not None:
-                self._engine.detach_member(self._group)
+            if self.group is not None:
+                self._engine.detach_member(self.group)
             then()
 
     def _detach(self) -> None:
         # Options that kafka-python refuses are noticed before it has made its client, or after.
         if self._facade is not None:
             self._facade.close()
-        if self._group is not None:
-            self._engine.call(self._engine.detach_member, self._group)
+        if self.group is not None:
+            self._engine.call(self._engine.detach_member, self.group)

@@ -11,6 +11,7 @@ from kafka.record import MemoryRecords
 
 from pooledkafka._fetch import Line, LogicalFetch, Position
 from pooledkafka._wire.decoded import DecodedBatches
+from pooledkafka._wire.deserializing import Deserializing
 from pooledkafka._wire.fetching import _join
 from pooledkafka._wire.partition_records import PartitionRecords
 from tests._fetch.test_batches import records
@@ -51,7 +52,7 @@ def test_a_batch_cut_off_by_the_response_limit_does_not_spoil_the_chunk_after_it
     bench.answer(Line.CATCH_UP, {A: data(three, 6)})
     bench.fetch(1, a=2)
     answer = bench.answers[1][A]
-    parsed = PartitionRecords(DecodedBatches(0), 2, A, MemoryRecords(answer.records))
+    parsed = PartitionRecords(DecodedBatches(0), Deserializing(None, None), 2, A, MemoryRecords(answer.records))
     assert [record.offset for record in parsed.take(100)] == [2, 3, 4, 5]
 
 

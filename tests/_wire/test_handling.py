@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,17 +23,21 @@ class Stage:
         self.subscription.assign_from_user([ORDERS])
         self.subscription.seek(ORDERS, 5)
         self.handled: list[int] = []
+        self.gone: list[bool] = []  # what the handler is told at its ends
         self.over = False
         self._records = [SimpleNamespace(offset=offset, leader_epoch=3) for offset in range(5, 10)]
         self._wired: Any = SimpleNamespace(kafka=SimpleNamespace(_subscription=self.subscription))
 
-    def handle(self, at: int, action: Any) -> None:
-        def handler(record: Any) -> None:
-            self.handled.append(record.offset)
-            if record.offset == at:
-                action()
+    def handle(self, at: int, action: Any, *, together: bool = False, dealt_with: bool = True) -> None:
+        def handler(records: list[Any], gone: Callable[[], bool]) -> bool:
+            for record in records:
+                self.handled.append(record.offset)
+                if record.offset == at:
+                    action()
+            self.gone.append(gone())
+            return dealt_with or at not in self.handled
 
-        WiredConsumer.handle(self._wired, ORDERS, self._records, handler, lambda: self.over)
+        WiredConsumer.handle(self._wired, ORDERS, self._records, handler, lambda: self.over, together=together)
 
     @property
     def position(self) -> int | None:
@@ -93,3 +98,35 @@ def test_records_of_a_partition_that_is_not_there_any_more_are_nobodys() -> None
     stage.subscription.assign_from_user([])
     stage.handle(7, lambda: None)
     assert stage.handled == []
+
+
+def test_what_the_handler_has_not_dealt_with_is_the_next() -> None:
+    stage = Stage()
+    stage.handle(7, lambda: None, dealt_with=False)
+    assert (stage.handled, stage.position) == ([5, 6, 7], 7)
+
+
+def test_records_together_count_as_one() -> None:
+    stage = Stage()
+    stage.handle(9, lambda: None, together=True)
+    assert (stage.handled, stage.position) == ([5, 6, 7, 8, 9], 10)
+    stage = Stage()
+    with pytest.raises(ZeroDivisionError):
+        stage.handle(9, lambda: 1 / 0, together=True)
+    assert stage.position == 5
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda stage: setattr(stage, "over", True),
+        lambda stage: stage.subscription.seek(ORDERS, 6),
+        lambda stage: stage.subscription.pause(ORDERS),
+        lambda stage: stage.subscription.assign_from_user([]),
+    ],
+    ids=["over", "sought", "paused", "lost"],
+)
+def test_the_handler_is_told_that_its_record_is_not_the_next_any_more(what: Callable[[Stage], None]) -> None:
+    stage = Stage()
+    stage.handle(6, lambda: what(stage))
+    assert stage.gone == [False, True]

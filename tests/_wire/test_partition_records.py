@@ -26,6 +26,7 @@ from kafka.structs import TopicPartition
 from pooledkafka._records import decode
 from pooledkafka._wire import partition_records
 from pooledkafka._wire.decoded import DecodedBatches
+from pooledkafka._wire.deserializing import Deserializing
 from pooledkafka._wire.partition_records import JoinedRecords, PartitionRecords
 
 PARTITION = TopicPartition("orders", 3)
@@ -115,7 +116,7 @@ def read(
 def pooled(limit: int = 1 << 20, consumers: int = 2) -> Callable[..., Any]:
     decoded = DecodedBatches(limit)
     decoded.serve(consumers)
-    return lambda *args, **kwargs: PartitionRecords(decoded, *args, **kwargs)
+    return lambda *args, **kwargs: PartitionRecords(decoded, Deserializing(None, None), *args, **kwargs)
 
 
 content = (
@@ -291,13 +292,13 @@ def test_what_is_kept_for_others_is_bounded_and_nothing_is_kept_for_one() -> Non
     decoded.serve(2)
     chunks = [batch(0, [(0, None, b"x" * 1000, [])] * 10).data for _ in range(50)]
     for chunk in chunks:
-        PartitionRecords(decoded, 0, PARTITION, MemoryRecords(chunk)).take()
+        PartitionRecords(decoded, Deserializing(None, None), 0, PARTITION, MemoryRecords(chunk)).take()
         assert decoded._used <= 100_000
         assert decoded._used == sum(each.cost for each in decoded._chunks.values())
     assert len(decoded._chunks) > 1
     decoded.serve(1)
     assert not decoded._chunks
-    PartitionRecords(decoded, 0, PARTITION, MemoryRecords(chunks[0])).take()
+    PartitionRecords(decoded, Deserializing(None, None), 0, PARTITION, MemoryRecords(chunks[0])).take()
     assert not decoded._chunks
 
 
@@ -325,7 +326,7 @@ def test_threads_wait_for_the_one_that_decodes() -> None:
 def test_an_answer_that_is_broken_is_given_up_so_that_it_is_fetched_again() -> None:
     data = bytearray(batch(0, [(0, None, b"x", [])]).data[:40])
     pack_into(">i", data, 8, 28)  # a batch that is too short for its header
-    part = PartitionRecords(DecodedBatches(0), 0, PARTITION, MemoryRecords(bytes(data)))
+    part = PartitionRecords(DecodedBatches(0), Deserializing(None, None), 0, PARTITION, MemoryRecords(bytes(data)))
     with pytest.raises(Exception, match="unpack"):
         part.take(1)
     assert not part
