@@ -16,7 +16,8 @@ demo: $(READY) ## the main job on three embedded brokers; BACKEND=docker or BOOT
 	@BOOTSTRAP='$(BOOTSTRAP)' BACKEND='$(BACKEND)' $(RUN) examples/demo.py
 
 test: $(READY) ## all tests; those on real brokers are skipped, with the reason, where there is no Docker
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -n 4 tests $(PYTEST_ARGS)
+	$(RUN) -m pytest contract integration $(PYTEST_ARGS)
 
 unit: $(READY) ## the tests that need nothing but Python
 	$(RUN) -m pytest -n 4 tests contract --kafka-backend=embedded $(PYTEST_ARGS)
