@@ -78,3 +78,18 @@ def test_the_demonstration_needs_no_broker(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert b"997 of 1000 orders are in ledger.txt" in done.stdout
     assert b"\r" not in done.stderr, "no progress where there is no terminal"
+
+
+def test_its_own_tests_pass() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--kafka-backend=embedded",
+        "examples/script",
+    ]
+    done = subprocess.run(command, cwd=WORKER.parents[2], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
