@@ -60,7 +60,9 @@ class Idling:
         # Set by whoever changes anything, after the change; taken back by the polling thread before it looks. So a
         # change that comes while it looks is never missed: at the worst it looks twice.
         self._stirred = Flag()
-        self._quiet_until = 0.0  # the polling thread's: what it saw last was that nothing is to do; 0.0: something was
+        # Both the polling thread's, and 0.0 where it was not so when it looked last.
+        self._quiet_until = 0.0  # nothing is to do
+        self._settled_until = 0.0  # nothing but to take records
 
     def stir(self) -> None:
         """Something may be there to do; from any thread and any signal handler."""
@@ -76,7 +78,7 @@ class Idling:
         now = time.monotonic()
         looked = self._stirred.is_set() or now >= self._quiet_until
         if looked:
-            self._quiet_until = 0.0
+            self._quiet_until = self._settled_until = 0.0
             self._stirred.clear()
             self._check()
             if not self._nothing_to_do():
@@ -96,6 +98,44 @@ class Idling:
             else:
                 self._coordinator.heartbeat.last_poll = now  # all else that it does: the consumer is alive
         self._wait_for_stir(min(timeout_ms / 1000, until - now))
+        return True
+
+    def is_settled(self) -> bool:
+        """Whether all that a pass would do now is to take records, and to fetch more of them; asked after ``wait``.
+
+        Its group goes on, no commit is due and all its partitions have positions. kafka-python's pass asks for the
+        coordinator then, a round trip to the event loop for each poll: with several busy consumers, whose threads take
+        turns with that one, it costs more than the records.
+        """
+        if not self._group_is_quiet():
+            return False
+        fetcher, coordinator = self._fetcher, self._coordinator
+        if fetcher._cached_list_offsets_exception is not None or fetcher._cached_log_truncation is not None:
+            return False
+        if self._in_group and self._commits and coordinator.next_auto_commit_deadline <= time.monotonic():
+            return False
+        try:
+            self._places.look()
+        except KeyError:
+            return False  # a partition went meanwhile
+        if self._places.unsettled:
+            return False
+        if self._in_group:
+            coordinator.poll_heartbeat()
+        self._settled_until = time.monotonic() + self._look_again_s
+        return True
+
+    def has_records(self) -> bool:
+        """Whether there are records to take, and nothing else has come up since ``is_settled`` was true."""
+        now = time.monotonic()
+        if now >= self._settled_until or self._stirred.is_set():
+            return False
+        if not (self._fetcher._next_partition_records or self._fetcher._completed_fetches):
+            return False
+        if self._in_group:
+            if self._commits and self._coordinator.next_auto_commit_deadline <= now:
+                return False
+            self._coordinator.heartbeat.last_poll = now
         return True
 
     def fetch_records(

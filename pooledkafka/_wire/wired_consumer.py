@@ -87,7 +87,10 @@ class WiredConsumer:
             fetcher._next_partition_records = None
         if waited:
             return self._brought(max_records, update_offsets)
-        records = self._pass(timer, max_records, update_offsets=update_offsets)
+        if self._idling.is_settled():
+            records, _ = self._idling.fetch_records(max_records, update_offsets, timer.timeout_ms)
+        else:
+            records = self._pass(timer, max_records, update_offsets=update_offsets)
         if not records:
             self._check_refusals()
         return records
@@ -126,8 +129,13 @@ class WiredConsumer:
         return records
 
     def _poll(self, timeout_ms: float, max_records: int | None) -> Any:
-        # Most polls of an idle consumer do no more than wait: they need no pass, nor what leads to one.
+        # Most polls of a busy consumer do no more than take what is there, and most of an idle one no more than wait:
+        # they need no pass, nor what leads to one.
         until = time.monotonic() + timeout_ms / 1000
+        if timeout_ms >= 0 and (max_records is None or (type(max_records) is int and max_records > 0)):
+            most = self.kafka.config["max_poll_records"] if max_records is None else max_records
+            if self._idling.has_records() and (records := self._idling.fetch_records(most, timeout_ms=0)[0]):
+                return records
         while max_records is None and self._idling.idle and (left_s := until - time.monotonic()) > 0:
             if not self._idling.wait(left_s * 1000):
                 break

@@ -113,6 +113,7 @@ def passes(wired: WiredConsumer, one_pass: Callable[[], Any]) -> None:
 def never_idles(wired: WiredConsumer) -> None:
     """Make every pass, though there is nothing to do."""
     wired._idling._nothing_to_do = lambda: False  # type: ignore[method-assign]
+    wired._idling.is_settled = lambda: False  # type: ignore[method-assign]
 
 
 def wait_in_poll(wired: WiredConsumer, future: Future) -> Any:

@@ -76,6 +76,16 @@ def test_a_record_ends_an_idle_poll(reading: Reading, log: Log) -> None:
     assert reading.passes == 0, "what the wait has brought is handed over first"
 
 
+def test_records_that_are_there_are_taken_without_a_pass(reading: Reading, log: Log) -> None:
+    reading.come_to_rest()
+    log.append(0, count=5)
+    reading.kafka.config["max_poll_records"] = 2
+    assert reading.poll(5_000) == {ORDERS: [0, 1]}
+    assert reading.poll(5_000) == {ORDERS: [2, 3]}
+    assert reading.poll(0) == {ORDERS: [4]}
+    assert reading.passes == 0
+
+
 def test_a_pass_hears_of_what_is_no_fetch(reading: Reading, log: Log) -> None:
     reading.assign()
     reading.come_to_rest()
@@ -237,9 +247,10 @@ def test_it_is_stirred_when_all_have_heard_of_new_metadata(
     view: Any = reading.manager.cluster
     # They are called in no particular order; here this one comes last.
     in_order = [*view._listeners, lambda _: heard.append(reading.idling._stirred.is_set())]
-    monkeypatch.setattr(view, "_listeners", in_order)
-    engine.net.run(engine.manager.cluster.update_metadata, metadata(broker))
-    settle(engine)
+    with monkeypatch.context() as patched:
+        patched.setattr(view, "_listeners", in_order)
+        engine.net.run(engine.manager.cluster.update_metadata, metadata(broker))
+        settle(engine)
     assert heard == [False]
     assert reading.idling._stirred.is_set()
 

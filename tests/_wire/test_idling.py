@@ -117,6 +117,81 @@ def test_it_is_idle_from_a_look_that_found_nothing_until_something_stirs(stage: 
     assert not stage.idling.idle, "the stir was taken back, but there is something to do"
 
 
+# -- a busy consumer ---------------------------------------------------------------------------------------------------
+
+
+def busy(clock: Clock, **config: Any) -> StagedConsumer:
+    """Over a consumer that has records to take, and nothing else to do."""
+    stage = StagedConsumer(clock, group_id="billing", **config)
+    stage.coordinator.next_auto_commit_deadline = clock.now + 60.0
+    stage.fetcher._completed_fetches.append("records")
+    assert stage.idling.wait(1_000) is False
+    assert stage.idling.is_settled()
+    return stage
+
+
+def lose_a_partition() -> None:
+    raise KeyError
+
+
+def test_what_it_saw_of_a_busy_consumer_holds_as_well(clock: Clock) -> None:
+    stage = busy(clock)
+    looks = stage.looks
+    for _ in range(3):
+        clock.now += 0.9
+        assert stage.idling.has_records()
+        assert stage.coordinator.heartbeat.last_poll == clock.now
+    assert stage.looks == looks
+    clock.now += 0.9
+    assert not stage.idling.has_records(), "it looks again after a heartbeat interval"
+
+
+def test_a_busy_consumer_looks_again_when_it_is_stirred(clock: Clock) -> None:
+    stage = busy(clock)
+    stage.idling.stir()
+    assert not stage.idling.has_records()
+    assert stage.idling.wait(1_000) is False
+    assert not stage.idling.has_records(), "that was a look; whether it is settled is not known yet"
+    assert stage.idling.is_settled()
+    assert stage.idling.has_records()
+
+
+def test_without_records_there_are_none_to_take(clock: Clock) -> None:
+    stage = busy(clock)
+    stage.fetcher._completed_fetches.clear()
+    assert not stage.idling.has_records()
+    stage.fetcher._next_partition_records = "more"
+    assert stage.idling.has_records()
+
+
+def test_a_commit_that_is_due_is_no_affair_of_a_busy_poll(clock: Clock) -> None:
+    stage = busy(clock, enable_auto_commit=True)
+    assert stage.idling.has_records()
+    stage.coordinator.next_auto_commit_deadline = clock.now
+    assert not stage.idling.has_records()
+    assert not stage.idling.is_settled()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda stage: stage.coordinator.completed_offset_commits.append("commit"),
+        lambda stage: setattr(stage.coordinator, "coordinator_unknown", lambda: True),
+        lambda stage: vars(stage.coordinator).update(need_rejoin=lambda: True),
+        lambda stage: setattr(stage.fetcher, "_cached_list_offsets_exception", KafkaError()),
+        lambda stage: setattr(stage.fetcher, "_cached_log_truncation", KafkaError()),
+        lambda stage: setattr(stage.places, "unsettled", True),
+        lambda stage: setattr(stage, "while_looking", lose_a_partition),
+    ],
+    ids=["a commit's callback", "no coordinator", "a rebalance", "no offsets", "truncated", "no position", "gone"],
+)
+def test_what_only_a_pass_does_is_left_to_one(clock: Clock, what: Any) -> None:
+    stage = busy(clock)
+    stage.subscription.partitions_auto_assigned = lambda: True
+    what(stage)
+    assert not stage.idling.is_settled()
+
+
 # -- what must not be missed -------------------------------------------------------------------------------------------
 
 
