@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import transaction
+from kafka.errors import TopicAuthorizationFailedError
+from kafka.structs import TopicPartition
+
+from pooledkafka.contrib.django import outbox, pools
+from pooledkafka.contrib.django.models import OutboxRecord
+from pooledkafka.contrib.django.test import Messages, embedded_cluster
+from pooledkafka.testing import Drop, Error
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def add(*values: bytes, **options: Any) -> None:
+    for value in values:
+        outbox.add(options.pop("topic", "orders"), value, alias="embedded", **options)
+
+
+def relay(*arguments: str) -> str:
+    err = io.StringIO()
+    call_command("kafka_relay_outbox", "--once", *arguments, stderr=err)
+    return err.getvalue()
+
+
+def arrived(topic: str = "orders") -> list[Any]:
+    with pools.alias("embedded").consumer() as consumer:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        consumer.seek_to_beginning()
+        end = consumer.end_offsets([partition])[partition]
+        records: list[Any] = []
+        while len(records) < end:
+            records += consumer.poll(10_000).get(partition, [])
+    return records
+
+
+@pytest.fixture(autouse=True)
+def cluster() -> Any:
+    cluster = embedded_cluster("embedded")
+    cluster.create_topic("orders")
+    cluster.create_topic("other")
+    return cluster
+
+
+def test_what_is_committed_is_sent_once_and_deleted() -> None:
+    with transaction.atomic():
+        add(b"one", b"two", key=b"k", headers=[("h", b"\xff")])
+    with transaction.atomic():
+        add(b"rolled back")
+        transaction.set_rollback(True)
+    written = list(OutboxRecord.objects.values_list("created_at", flat=True))
+    assert relay("--batch-size", "1") == "2 sent\n"
+    records = arrived()
+    assert [(each.value, each.key, each.headers) for each in records] == [
+        (b"one", b"k", [("h", b"\xff")]),
+        (b"two", b"k", [("h", b"\xff")]),
+    ]
+    assert [each.timestamp for each in records] == [int(at.timestamp() * 1000) for at in written]
+    assert not OutboxRecord.objects.exists()
+    assert relay() == "0 sent\n"
+
+
+def test_a_lost_answer_makes_no_second_record(cluster: Any) -> None:
+    add(b"one")
+    with cluster.intercept("Produce", Drop(served=True), times=1):
+        assert relay() == "1 sent\n"
+    assert [record.value for record in arrived()] == [b"one"]
+
+
+def test_one_that_cannot_be_sent_holds_up_only_those_after_it_with_its_key() -> None:
+    add(b"x" * 2_000_000, key=b"a")
+    add(b"behind", key=b"a")
+    add(b"beside", key=b"b")
+    add(b"no key")
+    with pytest.raises(CommandError, match=r"1 records could not be sent and stay .*MessageSizeTooLarge"):
+        relay("--batch-size", "2")
+    assert [record.value for record in arrived()] == [b"beside", b"no key"]
+    assert [bytes(record.value or b"")[:6] for record in OutboxRecord.objects.order_by("pk")] == [b"xxxxxx", b"behind"]
+
+
+def test_one_that_the_cluster_refuses_stays(cluster: Any) -> None:
+    add(b"one", topic="other")
+    with cluster.intercept("Produce", Error(TopicAuthorizationFailedError)):
+        with pytest.raises(CommandError, match="TopicAuthorizationFailed"):
+            relay()
+        assert OutboxRecord.objects.count() == 1
+    assert relay() == "1 sent\n"
+    assert [record.value for record in arrived("other")] == [b"one"]
+
+
+def test_only_the_aliases_that_are_asked_for() -> None:
+    add(b"one")
+    assert relay("--alias", "default") == "0 sent\n"
+    assert relay("--alias", "embedded") == "1 sent\n"
+
+
+def test_a_cluster_that_is_not_there_is_tried_once(settings: Any) -> None:
+    settings.POOLEDKAFKA = {
+        "default": {"BACKEND": "memory"},
+        "embedded": {"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 300},
+    }
+    add(b"one", b"two", b"three")
+    with pytest.raises(CommandError, match=r"1 records could not be sent .*127\.0\.0\.1:1"):
+        relay()
+    assert OutboxRecord.objects.count() == 3
+
+
+def test_what_was_captured_when_it_was_added_is_not_captured_again(kafka_messages: Messages) -> None:
+    add(b"one")
+    assert relay() == "1 sent\n"
+    assert [message.value for message in kafka_messages] == [b"one"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--batch-size", "0"], "--batch-size must be 1 or more"),
+        (["--database", "other"], "settings.DATABASES has no 'other'; it has default"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str], text: str) -> None:
+    with pytest.raises(CommandError, match=text):
+        relay(*arguments)
