@@ -112,7 +112,8 @@ class TestConsume:
         called("kafka_consume", "--once")
         batches = [call for call in shop.calls if isinstance(call, list)]
         assert [[record.value for record in batch] for batch in batches] == [[b"one", b"two"]]
-        assert pools["embedded"].stats().connections_open <= 4
+        lanes = pools["embedded"].stats().connections[1]
+        assert lanes["control"] == lanes["produce"] == lanes["fetch"] == 1
 
     @needs_run
     def test_max_records_ends_each_handler(self, orders: str) -> None:
