@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pooledkafka import Consumer
 pytest.importorskip("django")
 
 ROOT = Path(__file__).parent.parent
-MANAGE = ROOT / "integration" / "django_project" / "manage.py"
+MANAGE = ROOT / "integration" / "servers" / "django_project" / "manage.py"
 EXAMPLE = ROOT / "examples" / "django"
 
 needs_run = pytest.mark.skipif(
@@ -71,6 +71,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         self._processes.append(process)
         return process
@@ -91,7 +92,8 @@ class Project:
 
     def end(self) -> None:
         for process in self._processes:
-            process.kill()
+            with suppress(ProcessLookupError):  # a reloader's child is in its group
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
 
@@ -201,6 +203,23 @@ def test_a_handler_that_fails_ends_the_command_with_the_record_and_an_exit_code(
         "LookupError: no such account" in err
     )
     assert project.lag("enter") == 2
+
+
+def test_with_autoreload_it_begins_anew_when_the_code_has_changed(project: Project) -> None:
+    project.done("kafka_produce", project.topic, "--value", "one")
+    consume = project.start("kafka_consume", "enter", "--autoreload")
+    eventually(lambda: project.entered() == ["one"], 60, "it handles")
+    (MANAGE.parent / "ledger" / "kafka.py").touch()
+    assert consume.stderr is not None
+    while "enter: " not in consume.stderr.readline():  # the first start says so, too
+        pass
+    while "enter: " not in consume.stderr.readline():
+        pass
+    project.done("kafka_produce", project.topic, "--value", "two")
+    eventually(lambda: project.entered() == ["one", "two"], 60, "the new process goes on from there")
+    os.killpg(consume.pid, signal.SIGINT)  # as Ctrl-C does
+    ended(consume)
+    assert project.lag("enter") == 0
 
 
 @needs_run

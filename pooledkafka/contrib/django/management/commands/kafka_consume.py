@@ -39,13 +39,17 @@ class Command(KafkaCommand):
         parser.add_argument("--max-records", type=int, metavar="N", help="end each handler after N records")
         parser.add_argument("--autoreload", action="store_true", help="start anew when code changes; for development")
 
-    def handle_kafka(self, *_: Any, **options: Any) -> None:
-        """Run."""
+    def handle(self, *args: Any, **options: Any) -> str | None:
+        """Run, beside the reloader where it is asked for; signals are the reloader's then."""
         if options["max_records"] is not None and options["max_records"] < 1:
             raise CommandError("--max-records must be 1 or more")
         if options["autoreload"]:
             autoreload.run_with_reloader(self._reloaded, options)
-            return
+            return None
+        return super().handle(*args, **options)
+
+    def handle_kafka(self, *_: Any, **options: Any) -> None:
+        """Run."""
         self._run(options)
 
     def _reloaded(self, options: dict[str, Any]) -> None:
@@ -75,7 +79,7 @@ class Command(KafkaCommand):
         for alias in sorted({handler.alias for handler in handlers}):
             pools[alias].connect()  # one clear error, in place of one of each handler
         if options["autoreload"]:
-            atexit.register(supervisor.stop_within, _RELOAD_S)  # the reloader ends the process by sys.exit
+            atexit.register(supervisor.stop_within, _RELOAD_S)  # the reloader and Ctrl-C end the main thread alone
         self.on_stop(supervisor.stop)
         if options["verbosity"] > 0:
             for handler in handlers:

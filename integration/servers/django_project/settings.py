@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 SECRET_KEY = "of a test"
-INSTALLED_APPS = ["pooledkafka.contrib.django", "integration.django_project.ledger"]
+INSTALLED_APPS = ["pooledkafka.contrib.django", "integration.servers.django_project.ledger"]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",

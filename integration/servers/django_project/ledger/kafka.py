@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from integration.django_project.ledger.models import Entry
+from integration.servers.django_project.ledger.models import Entry
 from pooledkafka.contrib.django import kafka_handler
 
 TOPIC = os.environ.get("TOPIC", "ledger")
