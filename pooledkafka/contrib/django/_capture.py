@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, overload
 
@@ -12,7 +12,7 @@ from kafka.producer.future import RecordMetadata
 from kafka.structs import TopicPartition
 
 from pooledkafka.contrib.django._message import Message
-from pooledkafka.contrib.django._on_commit import settle
+from pooledkafka.contrib.django._on_commit import AtCommit, pending, settle
 
 __all__ = ["CapturedFuture", "Messages", "capture_of", "capturing", "in_memory"]
 
@@ -26,7 +26,8 @@ class Messages(Sequence[Message]):
     runs the test. Any thread may add.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: Collection[AtCommit] = ()) -> None:
+        self._earlier = earlier  # what waited for a commit before, in setUpTestData, say
         self._kept: deque[Message] = deque(maxlen=_MOST)  # added to by any thread
         self._added = 0  # the offset of the next; two threads may get the same, which harms nobody
 
@@ -38,7 +39,7 @@ class Messages(Sequence[Message]):
 
     def clear(self) -> None:
         """Forget them."""
-        settle()
+        settle(but=self._earlier)
         self._kept.clear()
 
     def to(self, topic: str) -> list[Message]:
@@ -50,15 +51,15 @@ class Messages(Sequence[Message]):
     @overload
     def __getitem__(self, index: slice) -> list[Message]: ...
     def __getitem__(self, index: int | slice) -> Message | list[Message]:
-        settle()
+        settle(but=self._earlier)
         return list(self._kept)[index]
 
     def __len__(self) -> int:
-        settle()
+        settle(but=self._earlier)
         return len(self._kept)
 
     def __iter__(self) -> Iterator[Message]:
-        settle()
+        settle(but=self._earlier)
         return iter(list(self._kept))
 
     def __repr__(self) -> str:
@@ -94,11 +95,11 @@ _captures: list[Messages] = []  # those under way, the innermost last; of the th
 @contextmanager
 def capturing() -> Iterator[Messages]:
     """Capture what is sent in this process, to whatever alias and by whatever thread, until the end of the block."""
-    messages = Messages()
+    messages = Messages(pending())
     _captures.append(messages)
     try:
         yield messages
-        settle()
+        settle(but=messages._earlier)  # what was committed in the block is in it
     finally:
         _captures.remove(messages)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from django.db import connections, transaction
 
-__all__ = ["AtCommit", "at_commit", "settle"]
+__all__ = ["AtCommit", "at_commit", "pending", "settle"]
 
 
 class AtCommit:
@@ -28,15 +28,28 @@ def at_commit(action: Callable[[], Any], what: str, using: str | None, robust: b
     transaction.on_commit(AtCommit(action, what), using=using, robust=robust)
 
 
-def settle() -> None:
+def pending() -> list[AtCommit]:
+    """What waits for a commit on this thread."""
+    return [
+        callback
+        for connection in connections.all(initialized_only=True)
+        for _, callback, *_ in connection.run_on_commit
+        if isinstance(callback, AtCommit)
+    ]
+
+
+def settle(but: Collection[AtCommit] = ()) -> None:
     """Do what would have been done by now if the transactions that a TestCase wraps around a test were not there.
 
     Such a transaction never commits, so its callbacks wait in vain. They are done where nothing but the test's own
     blocks is open; within an ``atomic()`` of the code under test they still wait, and what was rolled back is gone.
+
+    Args:
+        but: what is left alone.
     """
     for connection in connections.all(initialized_only=True):
         blocks: list[Any] = connection.atomic_blocks
         if blocks and all(block._from_testcase for block in blocks):
             for _, callback, *_ in list(connection.run_on_commit):
-                if isinstance(callback, AtCommit):
+                if isinstance(callback, AtCommit) and callback not in but:
                     callback()

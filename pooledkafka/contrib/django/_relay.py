@@ -14,12 +14,15 @@ from pooledkafka._logging import get_logger
 from pooledkafka.contrib.django._capture import capture_of
 from pooledkafka.contrib.django._pools import Pools
 from pooledkafka.contrib.django.models import OutboxRecord
-from pooledkafka.errors import ConfigurationError
+from pooledkafka.errors import ConfigurationError, PoolError
 from pooledkafka.producer import Producer
 
 __all__ = ["OutboxRelay", "Round"]
 
 _log = get_logger("pooledkafka.contrib.django")
+
+_LONGEST_BLOCK_MS = 10_000
+"""How long a topic that is not there may keep the others waiting."""
 
 _Lane = tuple[str, str, bytes | None, int | None]
 
@@ -66,29 +69,33 @@ class OutboxRelay:
             skip: ids of records that have failed and are not to be tried now, nor any after them with their keys.
 
         Raises:
-            ConfigurationError: a record has an alias that the settings do not have.
             DatabaseError: the database failed; what was sent will be sent again.
         """
         done = Round()
         with self._transaction() as locking:
             records = list(self._next(locking, skip))
             held = self._held_back(records)
+            absent: set[tuple[str, str]] = set()
             futures: list[tuple[OutboxRecord, Any]] = []
             for record in records:
                 if _lane(record) in held and _is_ordered(record):
                     done.waiting.add(record.pk)
                     continue
+                if (record.alias, record.topic) in absent:
+                    done.waiting.add(record.pk)
+                    continue
                 try:
                     futures.append((record, self._send(record)))
-                except ConfigurationError:
-                    raise
                 except (KafkaError, AssertionError, TypeError, ValueError) as error:
                     done.failed[record.pk] = repr(error)
                     held.add(_lane(record))
                     if _is_outage(error):
                         done.unreachable = True
                         break
+                    if isinstance(error, KafkaTimeoutError):  # nothing is known of its topic; wait for that once
+                        absent.add((record.alias, record.topic))
             acknowledged = []
+            late = False
             for record, future in futures:
                 try:
                     if future is not None:
@@ -96,7 +103,8 @@ class OutboxRelay:
                     acknowledged.append(record.pk)
                 except KafkaError as error:
                     done.failed[record.pk] = repr(error)
-                    done.unreachable = done.unreachable or _is_outage(error)
+                    late = late or bool(getattr(error, "retriable", False)) or isinstance(error, KafkaTimeoutError)
+            done.unreachable = done.unreachable or (late and not acknowledged)
             self._rows().filter(pk__in=acknowledged).delete()
             done.sent = len(acknowledged)
         for pk, reason in done.failed.items():
@@ -150,6 +158,7 @@ class OutboxRelay:
             options.update(enable_idempotence=True, acks="all")
             options.pop("retries", None)
             options.pop("transactional_id", None)
+            options["max_block_ms"] = min(options.get("max_block_ms", _LONGEST_BLOCK_MS), _LONGEST_BLOCK_MS)
             producer = self._producers[record.alias] = Producer(connection_pool=alias.pool, **options)
         return producer.send(record.topic, **record.as_sent())
 
@@ -172,7 +181,7 @@ def _lane(record: OutboxRecord) -> _Lane:
 
 
 def _is_outage(error: Exception) -> bool:
-    return isinstance(error, (KafkaTimeoutError, KafkaConnectionError)) or bool(getattr(error, "retriable", False))
+    return isinstance(error, (PoolError, KafkaConnectionError)) and not isinstance(error, ConfigurationError)
 
 
 def _is_ordered(record: OutboxRecord) -> bool:

@@ -18,9 +18,9 @@ from pooledkafka.testing import Drop, Error
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def add(*values: bytes, **options: Any) -> None:
+def add(*values: bytes, topic: str = "orders", **options: Any) -> None:
     for value in values:
-        outbox.add(options.pop("topic", "orders"), value, alias="embedded", **options)
+        outbox.add(topic, value, alias="embedded", **options)
 
 
 def relay(*arguments: str) -> str:
@@ -109,6 +109,22 @@ def test_a_cluster_that_is_not_there_is_tried_once(settings: Any) -> None:
     add(b"one", b"two", b"three")
     with pytest.raises(CommandError, match=r"1 records could not be sent .*127\.0\.0\.1:1"):
         relay()
+    assert OutboxRecord.objects.count() == 3
+
+
+def test_a_topic_or_alias_that_is_not_there_does_not_hold_up_the_others(settings: Any) -> None:
+    backend = {"BACKEND": "embedded", "allow_auto_create_topics": False, "producer": {"max_block_ms": 300}}
+    settings.POOLEDKAFKA = {"embedded": backend, "gone": {"BACKEND": "memory"}}
+    embedded_cluster("embedded").create_topic("orders")
+    outbox.add("orders", b"one", alias="gone")
+    del settings.POOLEDKAFKA["gone"]
+    pools.close_all()
+    embedded_cluster("embedded").create_topic("orders")
+    add(b"two", b"three", topic="nowhere")
+    add(b"four")
+    with pytest.raises(CommandError, match=r"2 records could not be sent .*has no alias 'gone'"):
+        relay()
+    assert [record.value for record in arrived()] == [b"four"]
     assert OutboxRecord.objects.count() == 3
 
 
