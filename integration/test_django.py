@@ -34,6 +34,7 @@ class Project:
     """A Django project with a database and a topic of its own."""
 
     def __init__(self, bootstrap_servers: str, topic: str, path: Path) -> None:
+        self._path = path
         self.database = path / "db.sqlite3"
         self.go = path / "go"
         self.environment = {
@@ -65,16 +66,21 @@ class Project:
         return process.stdout
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, str(MANAGE), *arguments],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        with (self._path / f"{len(self._processes)}.err").open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, str(MANAGE), *arguments],
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
         self._processes.append(process)
         return process
+
+    def said(self, process: subprocess.Popen[str]) -> str:
+        """What a process that was started has written to its standard error so far."""
+        return (self._path / f"{self._processes.index(process)}.err").read_text()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.database, timeout=20)) as database:
@@ -105,9 +111,10 @@ def project(kafka_bootstrap_servers: str, kafka_topic: str, tmp_path: Path) -> I
     project.end()
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, err = process.communicate(timeout=40)
-    return process.returncode, err
+def ended(process: subprocess.Popen[str]) -> int:
+    """The exit code of a process that ends by itself."""
+    process.communicate(timeout=40)
+    return process.returncode
 
 
 def holding(process: subprocess.Popen[str]) -> None:
@@ -140,7 +147,7 @@ def test_lines_are_produced_and_handled_and_the_lag_is_told(project: Project) ->
     consume = project.start("kafka_consume")
     eventually(lambda: len(project.entered()) == len(project.entered("exact")) == 3, 60, "both handlers have all")
     consume.send_signal(signal.SIGTERM)
-    assert ended(consume)[0] == 0
+    assert ended(consume) == 0
     assert project.entered() == project.entered("exact") == ["one", "two", "three"]
     assert project.lag("enter") == project.lag("exact") == 0
     project.done("kafka_produce", project.topic, "--value", "four", "--key", "k", "--header", "a=b")
@@ -156,13 +163,13 @@ def test_a_signal_lets_the_handler_finish_its_record(project: Project, number: s
     with pytest.raises(subprocess.TimeoutExpired):
         consume.wait(1)  # it waits for the handler
     project.go.touch()
-    assert ended(consume)[0] == 0
+    assert ended(consume) == 0
     assert project.entered() == ["one", "hold"]
     assert project.lag("enter") == 2, "what was handled is committed"
     again = project.start("kafka_consume", "enter")
     eventually(lambda: len(project.entered()) == 4, 60, "the rest is handled")
     again.send_signal(signal.SIGTERM)
-    assert ended(again)[0] == 0
+    assert ended(again) == 0
     assert project.entered() == ["one", "hold", "three", "four"]
 
 
@@ -174,18 +181,18 @@ def test_a_process_that_dies_in_a_record_has_it_again(project: Project, handler:
     holding(consume)
     if hard == "SIGKILL":
         consume.kill()
-        assert ended(consume)[0] == -signal.SIGKILL
+        assert ended(consume) == -signal.SIGKILL
     else:
         consume.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             consume.wait(0.5)
         consume.send_signal(signal.SIGTERM)
-        assert ended(consume)[0] == 128 + signal.SIGTERM
+        assert ended(consume) == 128 + signal.SIGTERM
     project.go.touch()
     again = project.start("kafka_consume", handler)
     eventually(lambda: "three" in project.entered(handler), 90, "the rest is handled")
     again.send_signal(signal.SIGTERM)
-    assert ended(again)[0] == 0
+    assert ended(again) == 0
     entered = project.entered(handler)
     if handler == "exact":
         assert entered == ["one", "hold", "three"], "exactly once, whatever was killed"
@@ -196,11 +203,11 @@ def test_a_process_that_dies_in_a_record_has_it_again(project: Project, handler:
 
 def test_a_handler_that_fails_ends_the_command_with_the_record_and_an_exit_code(project: Project) -> None:
     project.done("kafka_produce", project.topic, given="one\nfail\nthree\n")
-    code, err = ended(project.start("kafka_consume"))
-    assert code == 1
+    consume = project.start("kafka_consume")
+    assert ended(consume) == 1
     assert (
         f"CommandError: handler 'enter' (group '{project.topic}.enter') failed at {project.topic}[0]@1: "
-        "LookupError: no such account" in err
+        "LookupError: no such account" in project.said(consume)
     )
     assert project.lag("enter") == 2
 
@@ -209,12 +216,13 @@ def test_with_autoreload_it_begins_anew_when_the_code_has_changed(project: Proje
     project.done("kafka_produce", project.topic, "--value", "one")
     consume = project.start("kafka_consume", "enter", "--autoreload")
     eventually(lambda: project.entered() == ["one"], 60, "it handles")
-    (MANAGE.parent / "ledger" / "kafka.py").touch()
-    assert consume.stderr is not None
-    while "enter: " not in consume.stderr.readline():  # the first start says so, too
-        pass
-    while "enter: " not in consume.stderr.readline():
-        pass
+    handlers = MANAGE.parent / "ledger" / "kafka.py"
+
+    def begun_anew() -> bool:
+        handlers.touch()  # again and again, for the reloader may not have had its first look at the files yet
+        return project.said(consume).count("enter: ") > 1
+
+    eventually(begun_anew, 60, "a second process has begun")
     project.done("kafka_produce", project.topic, "--value", "two")
     eventually(lambda: project.entered() == ["one", "two"], 60, "the new process goes on from there")
     os.killpg(consume.pid, signal.SIGINT)  # as Ctrl-C does
@@ -237,11 +245,11 @@ def test_the_outbox_is_relayed_in_order(project: Project) -> None:
     project.done("add_events", "four", "five")
     eventually(lambda: not project.rows("select id from pooledkafka_outboxrecord"), 60, "all is sent")
     relay.send_signal(signal.SIGTERM)
-    assert ended(relay)[0] == 0
+    assert ended(relay) == 0
     consume = project.start("kafka_consume", "enter")
     eventually(lambda: len(project.entered()) == 5, 60, "all is handled")
     consume.send_signal(signal.SIGTERM)
-    assert ended(consume)[0] == 0
+    assert ended(consume) == 0
     assert project.entered() == ["one", "two", "three", "four", "five"]
 
 

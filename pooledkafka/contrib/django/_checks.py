@@ -47,7 +47,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> 
         try:
             said = parsed(alias, given)
         except ConfigurationError as error:
-            found.append(_error("E003", str(error)))
+            found.append(_error("E003", str(error.args[0])))
         else:
             found.extend(_of_alias(said))
     return found
@@ -64,16 +64,16 @@ def _of_alias(said: AliasSettings) -> Iterator[CheckMessage]:
     try:
         pool = ConnectionPool(**options)
     except (ConfigurationError, TypeError) as error:
-        yield _error("E005", f"{where}: {error}")
+        yield _error("E005", f"{where}: {error.args[0]}")
         pool = ConnectionPool()
     try:
         Producer(connection_pool=pool, **said.producer)
     except (ConfigurationError, TypeError) as error:
-        yield _error("E006", f"{where}['producer']: {error}")
+        yield _error("E006", f"{where}['producer']: {error.args[0]}")
     try:
         Consumer(connection_pool=pool, **said.consumer)
     except (ConfigurationError, TypeError) as error:
-        yield _error("E007", f"{where}['consumer']: {error}")
+        yield _error("E007", f"{where}['consumer']: {error.args[0]}")
     if said.cluster and said.backend != "embedded":
         yield _error("E008", f"{where}['cluster'] is for BACKEND 'embedded', and this one is {said.backend!r}.")
     elif said.cluster:
@@ -82,7 +82,7 @@ def _of_alias(said: AliasSettings) -> Iterator[CheckMessage]:
         try:
             EmbeddedKafka(**said.cluster)
         except (ValueError, TypeError) as error:
-            yield _error("E008", f"{where}['cluster']: {error}")
+            yield _error("E008", f"{where}['cluster']: {error.args[0]}")
 
 
 def _of_addresses(given: Any) -> str | None:

@@ -13,6 +13,7 @@ from django.db import connections
 from pooledkafka._logging import get_logger
 from pooledkafka.contrib.django._handlers import Handler
 from pooledkafka.contrib.django._pools import Pools
+from pooledkafka.errors import ConfigurationError
 
 __all__ = ["HandlerFailed", "Supervisor"]
 
@@ -31,22 +32,27 @@ class _Worker:
     ) -> None:
         self.handler = handler
         self.failure: HandlerFailed | None = None  # the thread's; read when it has ended
-        self._at: tuple[str, int, int] | None = None  # the record in hand; the thread's
+        self._raised: tuple[BaseException, str] | None = None  # by the handler last, and at which record; the thread's
         self._run_options = {**handler.run_options, **run_options}
         self._ended = ended
-        self.consumer = pools.alias(handler.alias).consumer(
-            *handler.topics, **{**handler.consumer_options, "group_id": handler.group_id}
-        )
+        try:
+            self.consumer = pools.alias(handler.alias).consumer(
+                *handler.topics, **{**handler.consumer_options, "group_id": handler.group_id}
+            )
+        except ConfigurationError as error:
+            raise ConfigurationError(f"handler {handler.name!r} ({handler.path}): {error.args[0]}") from error
         self.thread = threading.Thread(target=self._run, name=f"kafka-handler-{handler.name}", daemon=True)
 
     def _run(self) -> None:
         call = self.handler.handle()
 
         def handle(given: Any) -> None:
-            first = given[0] if self.handler.batches else given
-            self._at = first.topic, first.partition, first.offset
-            call(given)
-            self._at = None
+            try:
+                call(given)
+            except BaseException as error:
+                first = given[0] if self.handler.batches else given
+                self._raised = error, f" at {first.topic}[{first.partition}]@{first.offset}"
+                raise
 
         try:
             try:
@@ -63,14 +69,13 @@ class _Worker:
 
     def _explained(self, error: BaseException) -> HandlerFailed:
         place = ""
-        if self._at is not None:
-            topic, partition, offset = self._at
-            place = f" at {topic}[{partition}]@{offset}"
-        reason = str(error) or type(error).__name__
+        if self._raised is not None and self._raised[0] in (error, error.__cause__, error.__context__):
+            place = self._raised[1]
+        name, reason = type(error).__name__, str(error)
+        if not reason.startswith(name):  # as Kafka's errors do
+            reason = f"{name}: {reason}" if reason else name
         handler = self.handler
-        return HandlerFailed(
-            f"handler {handler.name!r} (group {handler.group_id!r}) failed{place}: {type(error).__name__}: {reason}"
-        )
+        return HandlerFailed(f"handler {handler.name!r} (group {handler.group_id!r}) failed{place}: {reason}")
 
 
 class Supervisor:
