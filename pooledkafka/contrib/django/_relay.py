@@ -162,11 +162,11 @@ class OutboxRelay:
             producer = self._producers[record.alias] = Producer(connection_pool=alias.pool, **options)
         return producer.send(record.topic, **record.as_sent())
 
-    def drain(self, stopped: Callable[[], bool]) -> Round:
-        """Rounds until nothing is left but what failed or waits for others, or ``stopped()``."""
+    def drain(self, stopped: Callable[[], bool], skip: Collection[int] = ()) -> Round:
+        """Rounds until nothing is left but ``skip`` and what failed or waits for others, or ``stopped()``."""
         total = Round()
         while not stopped():
-            done = self.round(skip=[*total.failed, *total.waiting])
+            done = self.round(skip=[*skip, *total.failed, *total.waiting])
             total.sent += done.sent
             total.failed.update(done.failed)
             total.waiting |= done.waiting

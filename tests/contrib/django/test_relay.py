@@ -11,6 +11,7 @@ from kafka.errors import TopicAuthorizationFailedError
 from kafka.structs import TopicPartition
 
 from pooledkafka.contrib.django import outbox, pools
+from pooledkafka.contrib.django.management.commands.kafka_relay_outbox import Command
 from pooledkafka.contrib.django.models import OutboxRecord
 from pooledkafka.contrib.django.test import Messages, embedded_cluster
 from pooledkafka.testing import Drop, Error
@@ -144,3 +145,23 @@ def test_what_was_captured_when_it_was_added_is_not_captured_again(kafka_message
 def test_wrong_arguments_are_refused(arguments: list[str], text: str) -> None:
     with pytest.raises(CommandError, match=text):
         relay(*arguments)
+
+
+def test_the_loop_goes_on_while_one_record_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is parked for a growing time, and what comes meanwhile is sent."""
+    add(b"x" * 2_000_000, key=b"a")
+    command = Command(stderr=io.StringIO())
+    rounds: list[int] = []
+
+    def pause(self: Command, seconds: float) -> bool:
+        rounds.append(OutboxRecord.objects.count())
+        if len(rounds) == 4:
+            self._signals += 1
+        else:
+            add(b"new")
+        return self.stopped
+
+    monkeypatch.setattr(Command, "pause", pause)
+    call_command(command, "--interval", "10")
+    assert rounds == [1, 1, 1, 1], "each new one is sent at the next look"
+    assert [record.value for record in arrived()] == [b"new"] * 3

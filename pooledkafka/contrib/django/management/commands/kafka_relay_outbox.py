@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -45,32 +46,52 @@ class Command(KafkaCommand):
             raise CommandError("--batch-size must be 1 or more, and --interval above 0")
         if database not in connections:
             raise CommandError(f"settings.DATABASES has no {database!r}; it has {', '.join(connections)}")
-        self._check_table(database)
         relay = OutboxRelay(pools, database, options["alias"], options["batch_size"])
-        if options["once"]:
-            done = relay.drain(lambda: self.stopped)
-            self._say(done, options["verbosity"], always=True)
-            if done.failed:
-                pk, reason = next(iter(done.failed.items()))
-                raise CommandError(
-                    f"{len(done.failed)} records could not be sent and stay in the outbox; record {pk}: {reason}"
-                )
-            return
-        failures = 0
+        try:
+            self._check_table(database)
+            if options["once"]:
+                self._relay_once(relay, options["verbosity"])
+        except DatabaseError as error:
+            raise CommandError(f"the database failed: {error}") from error
+        if not options["once"]:
+            self._relay(relay, database, options["interval"], options["verbosity"])
+
+    def _relay_once(self, relay: OutboxRelay, verbosity: int) -> None:
+        done = relay.drain(lambda: self.stopped)
+        self._say(done, verbosity, always=True)
+        if done.failed:
+            pk, reason = next(iter(done.failed.items()))
+            raise CommandError(
+                f"{len(done.failed)} records could not be sent and stay in the outbox; record {pk}: {reason}"
+            )
+
+    def _relay(self, relay: OutboxRelay, database: str, interval: float, verbosity: int) -> None:
+        failures = 0  # in a row
+        parked: set[int] = set()  # what failed, until it is tried again; the others go on meanwhile
+        again_at = 0.0
         while not self.stopped:
             close_old_connections()
+            if time.monotonic() >= again_at:
+                parked.clear()
             try:
-                done = relay.drain(lambda: self.stopped)
+                done = relay.drain(lambda: self.stopped, skip=parked)
             except DatabaseError as error:
                 self.stderr.write(self.style.ERROR(f"the database failed: {error}"))
                 connections[database].close()
-                failures += 1
+                failed = away = True
             else:
-                self._say(done, options["verbosity"])
-                failures = failures + 1 if done.failed else 0
-            pause = min(_LONGEST_PAUSE_S, options["interval"] * 2 ** min(failures, 10))
-            # Jittered after a failure, so that relays do not come back all at once.
-            self.pause(pause * random.uniform(0.5, 1) if failures else pause)
+                self._say(done, verbosity)
+                parked.update(done.failed)
+                failed, away = bool(done.failed), done.unreachable
+            pause = interval
+            if failed:
+                failures += 1
+                # Jittered, so that relays do not come back all at once.
+                pause = min(_LONGEST_PAUSE_S, interval * 2 ** min(failures, 10)) * random.uniform(0.5, 1)
+                again_at = time.monotonic() + pause
+            elif not parked:
+                failures = 0
+            self.pause(pause if away else interval)
 
     def _check_table(self, database: str) -> None:
         connection = connections[database]
