@@ -17,10 +17,8 @@ from kafka.structs import TopicPartition
 from pooledkafka.contrib.django import pools, producer
 from pooledkafka.contrib.django.commands import KafkaCommand
 from pooledkafka.contrib.django.test import Messages, embedded_cluster
-from tests.contrib.django.conftest import RUN_IS_COMPLETE
+from tests.contrib.django.conftest import needs_run
 from tests.contrib.django.shop import kafka as shop
-
-needs_run = pytest.mark.skipif(not RUN_IS_COMPLETE, reason="Consumer.run has no until_end yet")
 
 
 @pytest.fixture
