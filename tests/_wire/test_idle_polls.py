@@ -237,9 +237,10 @@ def test_it_is_stirred_when_all_have_heard_of_new_metadata(
     view: Any = reading.manager.cluster
     # They are called in no particular order; here this one comes last.
     in_order = [*view._listeners, lambda _: heard.append(reading.idling._stirred.is_set())]
-    monkeypatch.setattr(view, "_listeners", in_order)
-    engine.net.run(engine.manager.cluster.update_metadata, metadata(broker))
-    settle(engine)
+    with monkeypatch.context() as patched:  # undone before the consumer, which is a listener, is closed
+        patched.setattr(view, "_listeners", in_order)
+        engine.net.run(engine.manager.cluster.update_metadata, metadata(broker))
+        settle(engine)
     assert heard == [False]
     assert reading.idling._stirred.is_set()
 
