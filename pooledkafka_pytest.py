@@ -9,6 +9,7 @@ kafka_topic                function  the name of a new topic
 kafka_topic_factory        function  makes more of them: ``kafka_topic_factory(partitions=6)``
 kafka_fault_cluster        function  a cluster of the test module's own, whose brokers may be made to fail
 embedded_kafka             function  a new, empty cluster in this process, for staged faults
+kafka_messages             function  what a Django project sends in the test; needs no cluster
 =========================  ========  ==================================================================================
 
 ``--kafka-backend=embedded`` needs nothing but Python. ``docker`` is the truth, and the default; ``external`` is the
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pooledkafka.contrib.django.test import Messages
     from pooledkafka.testing import Cluster, EmbeddedKafka
     from pooledkafka.testing._pytest_clusters import FaultClusters
     from pooledkafka.testing._pytest_topics import TopicFactory
@@ -170,3 +172,12 @@ def embedded_kafka(request: pytest.FixtureRequest) -> Iterator[EmbeddedKafka]:
 
     with embedded(request.node.get_closest_marker("embedded_kafka")) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def kafka_messages() -> Iterator[Messages]:
+    """What the test sends by `pooledkafka.contrib.django`, captured in place of being sent; see its module `test`."""
+    from pooledkafka.contrib.django.test import captured_messages
+
+    with captured_messages() as messages:
+        yield messages

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import transaction
+
+from pooledkafka.contrib.django import outbox
+
+
+class Command(BaseCommand):
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("values", nargs="+")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        with transaction.atomic():
+            for value in options["values"]:
+                outbox.add(os.environ["TOPIC"], value.encode(), key=b"k")

@@ -1,0 +1,76 @@
+"""``manage.py kafka_produce``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from pooledkafka.contrib.django import pools
+from pooledkafka.contrib.django._capture import capture_of
+from pooledkafka.contrib.django._message import encoded
+from pooledkafka.contrib.django.commands import KafkaCommand
+
+__all__ = ["Command"]
+
+_AT_ONCE = 1_000
+
+
+class Command(KafkaCommand):
+    """Sends one record, or one for each line of standard input."""
+
+    help = (
+        "Send a record to a topic, and wait until it is acknowledged. Without --value each line of standard input is a "
+        "record. Text is sent as UTF-8 as it is, without the serializers of the settings."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """What to send, and where."""
+        parser.add_argument("topic", metavar="TOPIC")
+        parser.add_argument("--value", help="the record's value. Default: each line of standard input")
+        parser.add_argument("--key", help="the key of the record, or of all records")
+        parser.add_argument("--header", action="append", default=[], metavar="K=V", help="a header; repeatable")
+        parser.add_argument("--partition", type=int, help="the partition. Default: as the key chooses")
+        parser.add_argument("--alias", default="default", help="of settings.POOLEDKAFKA. Default: default")
+
+    def handle_kafka(self, *_: Any, **options: Any) -> None:
+        """Send."""
+        common = {
+            "key": None if options["key"] is None else options["key"].encode(),
+            "headers": [_header(given) for given in options["header"]],
+            "partition": options["partition"],
+        }
+        lines = [options["value"].encode()] if options["value"] is not None else self._lines()
+        sent = 0
+        values = iter(lines)
+        while batch := list(islice(values, _AT_ONCE)):
+            self._send(options["alias"], options["topic"], batch, common)
+            sent += len(batch)
+        self.stderr.write(f"{sent} {'record' if sent == 1 else 'records'} sent to {options['topic']}")
+
+    def _lines(self) -> Iterator[bytes]:
+        source: Iterable[Any] = getattr(sys.stdin, "buffer", sys.stdin)
+        for line in source:
+            if self.stopped:
+                return
+            yield (line.encode() if isinstance(line, str) else line).rstrip(b"\r\n")
+
+    def _send(self, name: str, topic: str, values: list[bytes], common: dict[str, Any]) -> None:
+        alias = pools.alias(name)
+        captured = capture_of(alias.settings.backend)
+        if captured is not None:
+            for value in values:
+                captured.add(encoded(name, {}, topic, value=value, **common))
+            return
+        messages = [{"value": value, **common} for value in values]
+        alias.producer(encoded=True).send_batch(topic, messages).get()
+
+
+def _header(given: str) -> tuple[str, bytes]:
+    name, separator, value = given.partition("=")
+    if not separator or not name:
+        raise CommandError(f"--header {given!r} must be NAME=VALUE")
+    return name, value.encode()

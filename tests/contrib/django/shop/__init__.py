@@ -1,0 +1,10 @@
+"""An app with handlers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def as_json(value: Any) -> bytes:
+    return json.dumps(value).encode()
