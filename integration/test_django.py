@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import signal
@@ -17,17 +16,12 @@ from typing import Any
 import pytest
 
 from integration.clients import eventually
-from pooledkafka import Consumer
 
 pytest.importorskip("django")
 
 ROOT = Path(__file__).parent.parent
 MANAGE = ROOT / "integration" / "servers" / "django_project" / "manage.py"
 EXAMPLE = ROOT / "examples" / "django"
-
-needs_run = pytest.mark.skipif(
-    "until_end" not in inspect.signature(Consumer.run).parameters, reason="Consumer.run has no until_end yet"
-)
 
 
 class Project:
@@ -230,7 +224,6 @@ def test_with_autoreload_it_begins_anew_when_the_code_has_changed(project: Proje
     assert project.lag("enter") == 0
 
 
-@needs_run
 def test_once_handles_all_that_is_there(project: Project) -> None:
     project.done("kafka_produce", project.topic, given="one\ntwo\n")
     project.done("kafka_consume", "--once")
@@ -253,7 +246,6 @@ def test_the_outbox_is_relayed_in_order(project: Project) -> None:
     assert project.entered() == ["one", "two", "three", "four", "five"]
 
 
-@needs_run
 @pytest.mark.parametrize(
     "command",
     [
@@ -290,7 +282,6 @@ def test_the_tests_of_the_example_pass(project: Project, command: list[str]) -> 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs_run
 def test_the_demo_of_the_example_works(project: Project, tmp_path: Path) -> None:
     environment = {**project.environment, "DATABASE": str(tmp_path / "example.sqlite3")}
     del environment["BOOTSTRAP"]

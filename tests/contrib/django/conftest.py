@@ -5,17 +5,10 @@ So they do not disturb the others: Django is set up once in a process, and so is
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterator
 
 import pytest
-
-from pooledkafka import Consumer
-
-needs_run = pytest.mark.skipif(
-    "until_end" not in inspect.signature(Consumer.run).parameters, reason="Consumer.run has no until_end yet"
-)
 
 if os.environ.get("DJANGO_SETTINGS_MODULE") == "tests.contrib.django.settings":
 

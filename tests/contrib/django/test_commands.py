@@ -17,7 +17,6 @@ from kafka.structs import TopicPartition
 from pooledkafka.contrib.django import pools, producer
 from pooledkafka.contrib.django.commands import KafkaCommand
 from pooledkafka.contrib.django.test import Messages, embedded_cluster
-from tests.contrib.django.conftest import needs_run
 from tests.contrib.django.shop import kafka as shop
 
 
@@ -81,7 +80,6 @@ class TestConsume:
         with pytest.raises(CommandError, match=r"127\.0\.0\.1:1"):
             called("kafka_consume")
 
-    @needs_run
     def test_a_handler_that_fails_for_good_ends_the_command_and_the_others(
         self, orders: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -94,7 +92,6 @@ class TestConsume:
         assert expected in caplog.text
         assert committed("billing")[0] == 1, "what was handled is committed, and nothing else"
 
-    @needs_run
     def test_once_handles_what_is_there(self, orders: str) -> None:
         send(b"one", b"two")
         send(b"three", partition=1)
@@ -104,7 +101,6 @@ class TestConsume:
         called("kafka_consume", "--once", "bill")
         assert len(shop.calls) == 3
 
-    @needs_run
     def test_handlers_of_one_alias_share_its_pool_and_batches_are_lists(self, orders: str) -> None:
         send(b"one", b"two")
         called("kafka_consume", "--once")
@@ -113,7 +109,6 @@ class TestConsume:
         lanes = pools["embedded"].stats().connections[1]
         assert lanes["control"] == lanes["produce"] == lanes["fetch"] == 1
 
-    @needs_run
     def test_max_records_ends_each_handler(self, orders: str) -> None:
         send(b"one", b"two", b"three")
         called("kafka_consume", "bill", "--max-records", "2")

@@ -14,7 +14,6 @@ from pooledkafka.contrib.django import pools, producer
 from pooledkafka.contrib.django._handlers import Handler
 from pooledkafka.contrib.django._supervisor import HandlerFailed, Supervisor
 from pooledkafka.contrib.django.test import embedded_cluster
-from tests.contrib.django.conftest import needs_run
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +94,6 @@ def test_the_connections_of_its_thread_are_closed(monkeypatch: pytest.MonkeyPatc
     assert closed_by == ["kafka-handler-bill"]
 
 
-@needs_run
 def test_what_cannot_be_handled_goes_to_the_dead_letter_topic_and_the_rest_goes_on() -> None:
     tried: list[int] = []
 
@@ -116,7 +114,6 @@ def test_what_cannot_be_handled_goes_to_the_dead_letter_topic_and_the_rest_goes_
     assert committed("bill") == 5
 
 
-@needs_run
 @pytest.mark.django_db(transaction=True)
 def test_an_exact_handler_that_fails_leaves_nothing_but_the_dead_letter() -> None:
     """The note of the offset is rolled back with the handler, and goes on with the next record."""
