@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -205,7 +206,7 @@ def measure_forked(stage: Stage, shop: Shop) -> Figures:
         came_true(lambda: len(load.acked) >= FORKED_ORDERS, FORKED_WITHIN_S)
         load.stop()
         ended_s = ended_after_s(server)
-    errors = Counter(error.partition(" ")[2][:160] for error in load.errors)
+    errors = Counter(reason_in(error) for error in load.errors)
     return {
         "acknowledged": len(load.acked),
         "failed": len(load.errors),
@@ -213,6 +214,11 @@ def measure_forked(stage: Stage, shop: Shop) -> Figures:
         "errors": [error for error, _ in errors.most_common(1)],
         **stage.left_in_log(topic, load),
     }
+
+
+def reason_in(error: str) -> str:
+    reason = re.search(r'"reason":"([^"]*)"', error)
+    return reason[1] if reason else error.partition(" ")[2]
 
 
 def said(seconds: float | None) -> str:

@@ -136,8 +136,8 @@ def test_the_example_runs_without_a_cluster(tmp_path: Path) -> None:
         assert taken == [str(number) for number in range(20)]
 
         def read() -> bool:
-            read = [answer["read"]["billing"] for answer in server.ask_each_worker("/stats", WORKERS).values()]
-            return sum(read) == len(taken)
+            counts = [answer["read"]["billing"] for answer in server.ask_each_worker("/stats", WORKERS).values()]
+            return sum(map(int, counts)) == len(taken)
 
         eventually(read, 60, "the workers have read every order together")
         server.terminate()

@@ -29,8 +29,13 @@ class Reader(threading.Thread):
         self.group = group
         self.count = 0  # written by this thread alone
         self._stopped = threading.Event()
+        # Without auto-commit, run() commits after each batch: the least is read again when workers come and go.
         self._consumer = kafka.consumer(
-            topic, group_id=f"{topic}.{group}", connection_pool=pool, auto_offset_reset="earliest"
+            topic,
+            group_id=f"{topic}.{group}",
+            connection_pool=pool,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
         )
 
     def run(self) -> None:
