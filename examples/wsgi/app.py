@@ -15,6 +15,7 @@ from typing import Any
 from flask import Flask, request
 from kafka.errors import KafkaError
 from readers import Readers
+from settings import ANSWER_WITHIN_S, CLUSTER, GROUPS, PRODUCER, TOPIC
 
 from pooledkafka import Kafka
 
@@ -22,16 +23,7 @@ Answer = tuple[dict[str, Any], int]
 
 logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(name)s %(message)s")
 
-TOPIC = os.environ.get("SHOP_TOPIC", "orders")
-GROUPS = ["billing", "shipping", "stock", "mail", "statistics"][: int(os.environ.get("SHOP_CONSUMERS", "5"))]
-
-# An answer after which a record is still being sent would be none: what is not acknowledged in time has failed.
-PRODUCER = {"delivery_timeout_ms": 10_000, "request_timeout_ms": 5_000, "max_block_ms": 5_000}
-ANSWER_WITHIN_S = 12.0
-
-kafka = Kafka(
-    bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP", "localhost:9092"), client_id="shop", bootstrap_timeout_ms=5_000
-)
+kafka = Kafka(**CLUSTER)
 # The pool asks for metadata this often, idle or not: so its age says when a broker last answered this process.
 pool = kafka.connection_pool(metadata_max_age_ms=10_000)
 METADATA_TOO_OLD_MS = 20_000

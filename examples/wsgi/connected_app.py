@@ -5,7 +5,8 @@ Under uWSGI that takes ``py-call-uwsgi-fork-hooks = true``.
 
 from __future__ import annotations
 
-from app import PRODUCER, TOPIC, app, kafka, pool
+from app import app, kafka, pool
+from settings import PRODUCER, TOPIC
 
 __all__ = ["app"]
 

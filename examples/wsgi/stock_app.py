@@ -12,35 +12,31 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from flask import Flask, request
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
+from settings import ANSWER_WITHIN_S, CLUSTER, GROUPS, PRODUCER, TOPIC
 
 Answer = tuple[dict[str, Any], int]
 
-TOPIC = os.environ.get("SHOP_TOPIC", "orders")
-GROUPS = ["billing", "shipping", "stock", "mail", "statistics"][: int(os.environ.get("SHOP_CONSUMERS", "5"))]
 WAY = os.environ.get("SHOP_PRODUCER", "process")
-BOOTSTRAP = {"bootstrap_servers": os.environ.get("KAFKA_BOOTSTRAP", "localhost:9092"), "client_id": "shop"}
-PRODUCER = {"delivery_timeout_ms": 10_000, "request_timeout_ms": 5_000, "max_block_ms": 5_000}
-ANSWER_WITHIN_S = 12.0
 
 app = Flask(__name__)
 starting = threading.Lock()
 stopped = threading.Event()
 threads: list[threading.Thread] = []
 read = dict.fromkeys(GROUPS, 0)  # each written by its own thread
-shared: Any = KafkaProducer(**BOOTSTRAP, **PRODUCER) if WAY == "import" else None
+shared: Any = KafkaProducer(**CLUSTER, **PRODUCER) if WAY == "import" else None
 
 
 @contextmanager
 def producer() -> Iterator[Any]:
     global shared  # noqa: PLW0603
     if WAY == "request":
-        own = KafkaProducer(**BOOTSTRAP, **PRODUCER)
+        own = KafkaProducer(**CLUSTER, **PRODUCER)
         try:
             yield own
         finally:
@@ -48,14 +44,19 @@ def producer() -> Iterator[Any]:
         return
     with starting:
         if shared is None:
-            shared = KafkaProducer(**BOOTSTRAP, **PRODUCER)
+            shared = KafkaProducer(**CLUSTER, **PRODUCER)
     yield shared
 
 
 def count(group: str) -> None:
-    consumer = KafkaConsumer(TOPIC, **BOOTSTRAP, group_id=f"{TOPIC}.{group}", auto_offset_reset="earliest")
+    consumer = KafkaConsumer(
+        TOPIC, **CLUSTER, group_id=f"{TOPIC}.{group}", auto_offset_reset="earliest", enable_auto_commit=False
+    )
     while not stopped.is_set():
-        read[group] += sum(map(len, consumer.poll(timeout_ms=500).values()))
+        if batches := consumer.poll(timeout_ms=500):
+            read[group] += sum(map(len, batches.values()))
+            with suppress(KafkaError):  # the partitions are another member's by now, who reads that again
+                consumer.commit()
     consumer.close()
 
 
