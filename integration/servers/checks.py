@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from kafka.structs import TopicPartition
@@ -45,10 +46,15 @@ def settled_connections(server: Server) -> int:
     return found
 
 
-def check_log(bootstrap_servers: str, topic: str, server: Server, loads: list[Load]) -> dict[str, Any]:
-    """Every acknowledged record is in the log once, no other twice; returns figures."""
+def check_log(
+    bootstrap_servers: str, topic: str, server: Server, loads: list[Load], *, sent_as: Callable[[str], str] = str
+) -> dict[str, Any]:
+    """Every acknowledged record is in the log once, no other twice; returns figures.
+
+    ``sent_as`` finds in a record's value what the load asked for.
+    """
     log = plain_log(bootstrap_servers, [TopicPartition(topic, number) for number in range(PARTITIONS)])
-    values = Counter(entry[3].decode() for entries in log.values() for entry in entries)
+    values = Counter(sent_as(entry[3].decode()) for entries in log.values() for entry in entries)
     assert not (twice := [value for value, count in values.items() if count > 1]), f"sent twice: {twice}"
     acked = [value for load in loads for value in load.acked]
     unknown = {value for load in loads for value in load.unknown}

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,28 @@ class Server:
         topic: where the application sends to.
         directory: for its log.
         in_master: whether the application uses its pool at import.
+        environment: what another application than this package's is told by.
+        ready: what it answers once it serves.
     """
 
     def __init__(
-        self, command: list[str], bootstrap_servers: str, topic: str, directory: Path, *, in_master: bool
+        self,
+        command: list[str],
+        bootstrap_servers: str,
+        topic: str,
+        directory: Path,
+        *,
+        in_master: bool = False,
+        environment: Mapping[str, str] | None = None,
+        ready: str = "/stats",
     ) -> None:
         (self.port,) = pick_free_ports(1)
         self._broker_ports = {int(address.rpartition(":")[2]) for address in bootstrap_servers.split(",")}
         self._log = directory / "server.log"
         self._acked = directory / "acked-in-master"
         self._acked.touch()
-        environment = {
+        self._ready = ready
+        told = {
             # uWSGI starts itself again when it reloads, by the interpreter's path, which knows nothing of a venv.
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *(path for path in sys.path if path.endswith("-packages"))]),
             "APP_BOOTSTRAP": bootstrap_servers,
@@ -61,7 +73,7 @@ class Server:
             self.process = subprocess.Popen(
                 [part.format(port=self.port) for part in command],
                 cwd=directory,
-                env={**os.environ, **environment},
+                env={**os.environ, **told, **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -80,7 +92,7 @@ class Server:
     def _answers(self) -> bool:
         assert self.process.poll() is None, "it has ended"
         try:
-            self.ask("/stats")
+            self.ask(self._ready)
         except (OSError, http.client.HTTPException):
             return False
         return True
@@ -115,16 +127,19 @@ class Server:
         _, left = psutil.wait_procs(processes, timeout=30)
         assert not left, f"{left} did not end:\n{self.log()}"
 
-    def ask(self, path: str, timeout_s: float = 40) -> dict[str, Any]:
-        """One request on a connection of its own."""
+    def ask(self, path: str, posted: Any = None, timeout_s: float = 40) -> dict[str, Any]:
+        """One request on a connection of its own: a GET, or a POST of what is given, as JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
-            connection.request("GET", path)
+            if posted is None:
+                connection.request("GET", path)
+            else:
+                connection.request("POST", path, json.dumps(posted), {"Content-Type": "application/json"})
             response = connection.getresponse()
-            body = response.read()
-            if response.status != 200:
-                raise http.client.HTTPException(f"{response.status}: {body!r}")
-            answer: dict[str, Any] = json.loads(body)
+            told = response.read()
+            if response.status not in (200, 202):
+                raise http.client.HTTPException(f"{response.status}: {told!r}")
+            answer: dict[str, Any] = json.loads(told)
             return answer
         finally:
             connection.close()
@@ -141,18 +156,21 @@ class Server:
         eventually(asked, 60, f"{count} workers have answered {path}")
         return answers
 
-    def connections(self) -> dict[int, int]:
-        """The most connections to one broker that each process holds, by process id."""
+    def sockets(self) -> dict[int, Counter[int]]:
+        """How many connections each process holds to each broker, by process id and the broker's port."""
         found = {}
         for process in self.processes():
             try:
                 sockets = process.net_connections("tcp")
             except psutil.NoSuchProcess:
                 continue
-            sockets = [each for each in sockets if each.raddr and each.status == "ESTABLISHED"]
-            by_broker = [each.raddr.port for each in sockets if each.raddr.port in self._broker_ports]
-            found[process.pid] = max((by_broker.count(port) for port in self._broker_ports), default=0)
+            to = [each.raddr.port for each in sockets if each.raddr and each.status == "ESTABLISHED"]
+            found[process.pid] = Counter(port for port in to if port in self._broker_ports)
         return found
+
+    def connections(self) -> dict[int, int]:
+        """The most connections to one broker that each process holds, by process id."""
+        return {pid: max(by_broker.values(), default=0) for pid, by_broker in self.sockets().items()}
 
     def acked_in_master(self) -> list[str]:
         return self._acked.read_text().split()
@@ -190,17 +208,32 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-class Load:
-    """Asks the server, from several threads, to send records; each has a value of its own and is asked for once."""
+def _by_query(server: Server, value: str) -> dict[str, Any]:
+    return server.ask(f"/send?value={value}")
 
-    def __init__(self, server: Server, threads: int = 8) -> None:
+
+class Load:
+    """Asks the server, from several threads, to send records; each has a value of its own and is asked for once.
+
+    Args:
+        server: which.
+        threads: how many ask at a time.
+        ask: sends one request for a record with that value; the answer, which tells the worker's ``pid``, means that it
+            is acknowledged.
+    """
+
+    def __init__(
+        self, server: Server, threads: int = 8, ask: Callable[[Server, str], dict[str, Any]] = _by_query
+    ) -> None:
         self._server = server
+        self._ask = ask
         self._numbers = itertools.count()
         self._over = threading.Event()
         self.acked: list[str] = []  # appended to by any thread
         self.unknown: list[str] = []  # the request failed, but the record may be there
         self.errors: list[str] = []
         self.pids: set[int] = set()
+        self.took_s: list[float] = []  # until each was acknowledged, the request's connection included
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -208,14 +241,16 @@ class Load:
     def _run(self) -> None:
         while not self._over.is_set():
             value = f"load-{id(self)}-{next(self._numbers)}"
+            asked = time.monotonic()
             try:
-                self.pids.add(self._server.ask(f"/send?value={value}")["pid"])
+                self.pids.add(self._ask(self._server, value)["pid"])
             except ConnectionRefusedError:
                 self._over.wait(0.05)  # until the server is back, or this load over
             except (OSError, http.client.HTTPException) as error:
                 self.unknown.append(value)
                 self.errors.append(f"{time.monotonic():.1f} {error!r}")
             else:
+                self.took_s.append(time.monotonic() - asked)
                 self.acked.append(value)
 
     def go_on(self, records: int) -> None:
