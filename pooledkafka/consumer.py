@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from pooledkafka._run import Run, RunOptions, stopped_by_signals
 from pooledkafka._unclosed import made_here
 from pooledkafka._wire import Flag, Interrupted, Listening, Subscriber, WiredConsumer
 from pooledkafka.config import CONSUMER_OPTIONS
-from pooledkafka.errors import ConcurrentUseError, PoolClosedError, PoolTimeoutError
+from pooledkafka.errors import ConcurrentUseError, ConfigurationError, PoolClosedError, PoolTimeoutError
 from pooledkafka.pool import ConnectionPool
 
 __all__ = ["Consumer"]
@@ -355,12 +356,13 @@ class Consumer(PooledClient):
             dead_letter_topic: where records go that cannot be handled, in place of ending the run: as they were
                 written, with headers that say where from and why (``dead-letter.topic``, ``.partition``, ``.offset``,
                 ``.timestamp``, ``.group``, ``.attempts``, ``.error.type``, ``.error.message``, ``.error.traceback``).
-                Each is acknowledged there before it counts as read here.
+                Each is acknowledged there before it counts as read here; where the run ends before that, it is handled
+                again, and may be there twice.
             error_limit: end the run when so many records in a row went there. Default: never.
             stop_after: return when so many records are dealt with.
             until_end: return when all is dealt with that was there when the run had its first partitions.
             handle_signals: SIGTERM and SIGINT call ``stop()``; the second one ends a handler that does not return, by
-                SystemExit or KeyboardInterrupt. Only in the main thread.
+                SystemExit or KeyboardInterrupt, and the run within about two seconds. Only in the main thread.
             progress: show records, records a second and the lag on standard error, where that is a terminal.
 
         Raises:
@@ -386,13 +388,22 @@ class Consumer(PooledClient):
             handle_signals=handle_signals,
             progress=progress,
         )
-        with stopped_by_signals(self.stop) if handle_signals else nullcontext(), self._using() as wired:
-            self._running = True
-            try:
-                run = Run(wired, self._pool, handler, options, lambda: self._run_is_over, self._pause_run)
-                run.go(self._check_process)  # a handler that forks may return in both processes
-            finally:
-                self._running = self._stop_asked = False
+        if inspect.iscoroutinefunction(handler):
+            raise ConfigurationError(
+                f"the handler {handler!r} is a coroutine function, which nobody would run: give a plain function; it "
+                "may call asyncio.run()"
+            )
+        try:
+            with stopped_by_signals(self.stop) if handle_signals else nullcontext(), self._using() as wired:
+                was_running, self._running = self._running, True  # a handler may run its own consumer
+                try:
+                    run = Run(wired, self._pool, handler, options, lambda: self._run_is_over, self._pause_run)
+                    run.go(self._check_process)  # a handler that forks may return in both processes
+                finally:
+                    self._running = was_running
+        finally:
+            if not self._running:  # else it is the run's of another thread, or that of an outer one
+                self._stop_asked = False
 
     def _pause_run(self, pause_s: float) -> bool:
         """Wait so long between two attempts; whether the run goes on."""

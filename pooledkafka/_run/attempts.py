@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable
 from typing import Any
@@ -52,18 +53,22 @@ class Attempts:
         try:
             ready = [self._deserialize(record) for record in records]
         except Exception as error:  # another attempt would see the same bytes
-            return self._set_aside(records, error, 0)
+            return self._set_aside(records, error, 0, is_over)
         attempt = 1
         while True:
             try:
-                self._handler(ready if self._options.batches else ready[0])
+                result = self._handler(ready if self._options.batches else ready[0])
             except Exception as error:
                 if attempt > self._options.retries:
-                    return self._set_aside(records, error, attempt)
-                if is_over() and self._dead_letters is None:
-                    raise
+                    return self._set_aside(records, error, attempt, is_over)
                 _log.warning("handler.failed", **_where(records), error=repr(error), attempt=attempt)
             else:
+                if inspect.iscoroutine(result):
+                    result.close()
+                    raise TypeError(
+                        f"the handler {self._handler!r} returned a coroutine, which nobody runs: a handler must be a "
+                        "plain function; call asyncio.run() within it"
+                    )
                 self._failed_in_a_row = 0
                 return True
             if is_over() or not self._pause(self._pause_s(attempt)) or is_over():
@@ -74,10 +79,11 @@ class Attempts:
         longest_ms = min(self._options.backoff_ms * 2.0 ** min(attempt - 1, 32), self._options.backoff_max_ms)
         return random.uniform(0.5, 1.0) * longest_ms / 1000
 
-    def _set_aside(self, records: list[Any], error: Exception, attempts: int) -> bool:
+    def _set_aside(self, records: list[Any], error: Exception, attempts: int, is_over: Callable[[], bool]) -> bool:
         if self._dead_letters is None:
             raise error
-        self._dead_letters.add(records, error, attempts)
+        if not self._dead_letters.add(records, error, attempts, lambda: self._pause(0.0) and not is_over()):
+            return False
         _log.error("record.dead_lettered", **_where(records), to=self._dead_letters.topic, error=repr(error))
         self._failed_in_a_row += len(records)
         limit = self._options.error_limit

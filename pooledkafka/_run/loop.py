@@ -20,6 +20,7 @@ from pooledkafka.pool import ConnectionPool
 __all__ = ["Run"]
 
 _POLL_MS = 1_000
+_LAST_COMMIT_MS = 1_000
 
 
 class Run:
@@ -57,7 +58,6 @@ class Run:
         """Until it is over; ``check_process`` raises where a handler has forked and returned in the child too."""
         wired, options = self._wired, self._options
         with ExitStack() as stack:
-            stack.enter_context(wired.deserializing_later())
             letters = None
             if options.dead_letter_topic is not None:
                 letters = DeadLetters(options.dead_letter_topic, self._pool, wired.group)
@@ -85,9 +85,10 @@ class Run:
                     for partition, records in batches.items():
                         wired.handle(partition, records, handle, self._is_over, together=options.batches)
                     check_process()
-                except BaseException:
+                except BaseException as error:
                     with suppress(KafkaError):  # the handler's own error says more
-                        wired.commit_handled()
+                        # What is no Exception, as that of the second signal, is to end the program at once.
+                        wired.commit_handled(None if isinstance(error, Exception) else _LAST_COMMIT_MS)
                     raise
                 if batches:
                     wired.commit_handled()

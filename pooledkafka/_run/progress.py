@@ -49,16 +49,17 @@ class Progress:
     def close(self) -> None:
         """Leave the line as it is, and what comes after it on one of its own."""
         if self._shown:
-            self._show(None)
-            self._stream.write("\n")
-            self._stream.flush()
+            self._show(None, "\n")
 
-    def _show(self, rate: float | None) -> None:
+    def _show(self, rate: float | None, end: str = "") -> None:
         lag = self._lag()
         parts = [f"{self._handled:,} records"]
         if rate is not None:
             parts.append(f"{rate:,.0f}/s")
         if lag is not None:
             parts.append(f"lag {lag:,}")
-        self._stream.write(f"\r\x1b[K{self._name}: {', '.join(parts)}")
-        self._stream.flush()
+        try:
+            self._stream.write(f"\r\x1b[K{self._name}: {', '.join(parts)}{end}")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._shown = False  # the terminal has gone, or was closed: no reason to end the run

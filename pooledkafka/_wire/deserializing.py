@@ -23,11 +23,11 @@ class Deserializing:
 
     @contextmanager
     def put_off(self) -> Iterator[None]:
-        self.is_put_off = True
+        before, self.is_put_off = self.is_put_off, True
         try:
             yield
         finally:
-            self.is_put_off = False
+            self.is_put_off = before
 
     def record(self, record: Any) -> Any:
         """A record as its consumer's user wants it."""

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,9 @@ from pooledkafka.errors import PoolClosedError, PoolError
 __all__ = ["WiredConsumer"]
 
 _log = get_logger("pooledkafka.consumer")
+
+_LAST_COMMIT_MS = 1_000
+"""For a commit after which the program is to end at once."""
 
 
 def _spread(coordinator: Any) -> None:
@@ -196,19 +199,19 @@ class WiredConsumer:
 
     # -- being run -----------------------------------------------------------------------------------------------------
 
-    def deserializing_later(self) -> AbstractContextManager[None]:
-        """Until it ends, records come as they were written; ``deserialize`` makes of each what its user wants."""
-        return self._deserializing.put_off()
-
     def deserialize(self, record: Any) -> Any:
-        """See ``deserializing_later``; raises what the deserializers raise."""
+        """What its user wants of a record that ``poll_unhandled`` returned; raises what the deserializers raise."""
         return self._deserializing.record(record)
 
     def poll_unhandled(self, timeout_ms: float, max_records: int | None) -> dict[TopicPartition, list[Any]]:
-        """Poll without moving on: ``handle`` does that, record by record, and what it leaves is read again."""
-        batches: dict[TopicPartition, list[Any]] = self.kafka.poll(
-            timeout_ms=timeout_ms, max_records=max_records, update_offsets=False
-        )
+        """Poll records as they were written, without moving on.
+
+        ``handle`` does that, record by record, and what it leaves is read again.
+        """
+        with self._deserializing.put_off():
+            batches: dict[TopicPartition, list[Any]] = self.kafka.poll(
+                timeout_ms=timeout_ms, max_records=max_records, update_offsets=False
+            )
         return batches
 
     def handle(
@@ -274,26 +277,26 @@ class WiredConsumer:
         lags = [s.highwater - s.position.offset for s in states if s.position is not None and s.highwater is not None]
         return sum(max(0, lag) for lag in lags) if lags else None
 
-    def commit_handled(self) -> None:
-        """Commit what was handled, in a group that leaves that to its user.
+    def commit_handled(self, timeout_ms: float | None = None) -> None:
+        """Commit what was handled, in a group that leaves that to its user; within ``default_api_timeout_ms``.
 
         Where the group has moved on meanwhile, the next owner of the partitions handles the records again.
         """
         try:
-            self._commit_handled()
+            self._commit_handled(timeout_ms)
         except KafkaError:
             raise
         except BaseException:  # a signal handler's: the commit may not even have been sent
             with suppress(KafkaError):
-                self._commit_handled()
+                self._commit_handled(_LAST_COMMIT_MS)
             raise
 
-    def _commit_handled(self) -> None:
+    def _commit_handled(self, timeout_ms: float | None) -> None:
         coordinator = self.kafka._coordinator
         if self.group is None or self.over or coordinator.config["enable_auto_commit"]:
             return
         try:
-            self.calling(self.kafka.commit)
+            self.calling(self.kafka.commit, timeout_ms=timeout_ms)
         except (CommitFailedError, RebalanceInProgressError, PoolClosedError) as error:
             _log.warning("could not commit what was handled", group=self.group, error=repr(error))
 

@@ -40,11 +40,15 @@ class Stage:
             raise failure
 
     def _pause(self, seconds: float) -> bool:
-        self.pauses.append(seconds)
+        if seconds:
+            self.pauses.append(seconds)
         return self.goes_on
 
-    def _add(self, records: list[Any], error: Exception, attempts: int) -> None:
+    def _add(self, records: list[Any], error: Exception, attempts: int, goes_on: Callable[[], bool]) -> bool:
+        if not goes_on():
+            return False
         self.dead.append(([record.offset for record in records], repr(error), attempts))
+        return True
 
     def handle(self, *values: str) -> bool:
         records = [
@@ -148,11 +152,7 @@ def test_where_the_run_ends_in_the_handler_there_is_no_other_attempt(dead_letter
     stage = Stage(retries=3, dead_letter_topic=dead_letter_topic)
     stage.failures = [OSError("last")]
     stage.on_call = lambda: setattr(stage, "over", True)
-    if dead_letter_topic is None:
-        with pytest.raises(OSError, match="last"):
-            stage.handle("1")
-    else:
-        assert not stage.handle("1")
+    assert not stage.handle("1")
     assert (stage.calls, stage.pauses, stage.dead) == ([1], [], [])
 
 
@@ -162,3 +162,20 @@ def test_what_is_no_error_ends_it_at_once() -> None:
     with pytest.raises(SystemExit):
         stage.handle("1")
     assert (stage.calls, stage.dead) == ([1], [])
+
+
+def test_where_the_run_ends_before_the_dead_letters_have_it_somebody_else_deals_with_the_record() -> None:
+    stage = Stage(dead_letter_topic="dead")
+    stage.failures = [OSError()]
+    stage.goes_on = False
+    assert not stage.handle("1")
+    assert stage.attempts.given_up is None
+
+
+def test_a_coroutine_is_no_handling() -> None:
+    async def nobody_runs_this() -> None:
+        pytest.fail("it runs")
+
+    attempts = Attempts(lambda _: nobody_runs_this(), RunOptions(retries=3), None, lambda each: each, lambda _: True)
+    with pytest.raises(TypeError, match="returned a coroutine"):
+        attempts.handle([SimpleNamespace()], lambda: False)

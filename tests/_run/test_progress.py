@@ -54,3 +54,14 @@ def test_without_a_standard_error_there_is_nothing_to_show(monkeypatch: pytest.M
     progress = Progress(True, "billing", lambda: 1)
     progress.handled(1)
     progress.close()
+
+
+def test_a_terminal_that_goes_away_is_no_reason_to_end_the_run(clock: Clock) -> None:
+    class Gone(Terminal):
+        def flush(self) -> None:
+            raise OSError(5, "Input/output error")
+
+    progress = Progress(True, "billing", lambda: 1, Gone())
+    clock.now += 1
+    progress.handled(1)
+    progress.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from kafka.errors import KafkaError, TopicAuthorizationFailedError
 from kafka.serializer import Deserializer
 from kafka.structs import TopicPartition
 
-from pooledkafka import ConnectionPool, Consumer, ErrorLimitError, Kafka
-from pooledkafka.testing import EmbeddedKafka, Error
+from pooledkafka import ConfigurationError, ConnectionPool, Consumer, ErrorLimitError, Kafka
+from pooledkafka._run.dead_letters import DeadLetters
+from pooledkafka.testing import EmbeddedKafka, Error, Hold
 from tests.pooled.reading import Reader, read
 from tests.pooled.waiting import TIMEOUT_S, until
 from tests.pooled.writing import Writer
@@ -133,6 +135,71 @@ def test_without_dead_letters_what_cannot_be_read_ends_the_run_after_what_can(
     numbers.seek(ORDERS, 0)
     batches = numbers.poll(timeout_ms=10_000, max_records=2)
     assert [record.value for record in batches[ORDERS]] == [0, 1], "a poll deserializes by itself again"
+
+
+def test_what_is_as_large_as_a_broker_takes_goes_there_too(
+    billing: Consumer, consumer: Callable[..., Consumer], cluster: EmbeddedKafka
+) -> None:
+    with Kafka(**cluster.client_options()).producer(max_request_size=2_000_000) as producer:
+        producer.send("orders", b"x" * 1_048_400, partition=0).get(timeout=TIMEOUT_S)
+    billing.run(Failing(b"x" * 1_048_400), dead_letter_topic="dead", until_end=True)
+    (dead,) = dead_letters(consumer, 1)
+    assert len(dead.value) == 1_048_400
+
+
+def test_what_kafka_python_cannot_write_goes_there_with_a_note(
+    pool: ConnectionPool, consumer: Callable[..., Consumer]
+) -> None:
+    letters = DeadLetters("dead", pool, "billing")
+    record = SimpleNamespace(
+        topic="orders", partition=0, offset=7, timestamp=0, key=None, value=None, headers=[("trace", None), ("a", b"b")]
+    )
+    assert letters.add([record], LookupError(), 1, lambda: True)
+    letters.close()
+    (dead,) = dead_letters(consumer, 1)
+    assert dead.value == b""
+    headers = dict(dead.headers)
+    assert (headers["trace"], headers["a"], headers["dead-letter.null"]) == (b"", b"b", b"value,header trace")
+
+
+def test_a_stop_ends_the_wait_for_the_dead_letters(
+    cluster: EmbeddedKafka, billing: Consumer, running: Callable[..., threading.Thread], writer: Writer
+) -> None:
+    writer.write("orders", 2)
+    handler = Failing(b"1")
+    with cluster.intercept("Produce", Hold()) as hold:
+        thread = running(handler, dead_letter_topic="dead")
+        hold.wait_for(1)
+        billing.stop()
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
+    assert committed(billing) == 1
+
+
+def test_a_handler_may_poll_its_consumer_and_run_it(consumer: Callable[..., Consumer], writer: Writer) -> None:
+    writer.write("orders", 6)
+    numbers = consumer("orders", group_id="numbers", value_deserializer=Number(), enable_auto_commit=False)
+    got: list[Any] = []
+
+    def handler(record: Any) -> None:
+        got.append(record.value)
+        if record.value == 1:
+            for records in numbers.poll(timeout_ms=5_000, max_records=1).values():
+                got.extend(each.value for each in records)
+        if record.value == 3:
+            numbers.run(lambda each: got.append(each.value), stop_after=1)
+
+    numbers.run(handler, until_end=True)
+    assert all(isinstance(value, int) for value in got)
+    assert set(got) == set(range(6))
+
+
+def test_a_coroutine_function_is_refused(billing: Consumer) -> None:
+    async def handler(record: Any) -> None:
+        pytest.fail("it runs")
+
+    with pytest.raises(ConfigurationError, match="coroutine function"):
+        billing.run(handler)
 
 
 def test_too_many_in_a_row_end_the_run(billing: Consumer, consumer: Callable[..., Consumer], writer: Writer) -> None:
