@@ -14,8 +14,10 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from kafka.structs import TopicPartition
 
-from pooledkafka.contrib.django import pools, producer
+from pooledkafka.contrib.django import _handlers, pools, producer
+from pooledkafka.contrib.django._handlers import Handler
 from pooledkafka.contrib.django.commands import KafkaCommand
+from pooledkafka.contrib.django.models import HandledOffset
 from pooledkafka.contrib.django.test import Messages, embedded_cluster
 from tests.contrib.django.shop import kafka as shop
 
@@ -114,6 +116,40 @@ class TestConsume:
         called("kafka_consume", "bill", "--max-records", "2")
         assert [record.value for record in shop.calls] == [b"one", b"two"]
         assert committed("billing")[0] == 2
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize(
+        ("database", "text"),
+        [
+            ("other", "handler 'exact': settings.DATABASES has no 'other'; it has default"),
+            ("default", "handler 'exact': database 'default' has no table for exactly_once_in; run: manage.py migrate"),
+        ],
+    )
+    def test_an_exact_handler_without_its_table_is_not_started(
+        self, orders: str, database: str, text: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exact = Handler("exact", print, ("orders",), "exact", alias="embedded", exactly_once_in=database)
+        monkeypatch.setitem(_handlers._known, "exact", exact)
+        monkeypatch.setattr(HandledOffset._meta, "db_table", "not_there")
+        with pytest.raises(CommandError, match=text):
+            called("kafka_consume", "exact")
+
+    @pytest.mark.django_db(transaction=True)
+    def test_an_exact_handler_with_its_table_is(self, orders: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        send(b"one")
+        seen: list[bytes] = []
+        exact = Handler(
+            "exact",
+            lambda record: seen.append(record.value),
+            ("orders",),
+            "exact",
+            alias="embedded",
+            exactly_once_in="default",
+            consumer_options={"auto_offset_reset": "earliest"},
+        )
+        monkeypatch.setitem(_handlers._known, "exact", exact)
+        called("kafka_consume", "exact", "--once")
+        assert seen == [b"one"]
 
 
 class TestProduce:

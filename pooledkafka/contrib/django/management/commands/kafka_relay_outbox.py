@@ -11,6 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, close_old_connections, co
 
 from pooledkafka.contrib.django import pools
 from pooledkafka.contrib.django._relay import OutboxRelay, Round
+from pooledkafka.contrib.django._tables import check_table
 from pooledkafka.contrib.django.commands import KafkaCommand
 from pooledkafka.contrib.django.models import OutboxRecord
 
@@ -44,17 +45,15 @@ class Command(KafkaCommand):
         database = options["database"]
         if options["batch_size"] < 1 or options["interval"] <= 0:
             raise CommandError("--batch-size must be 1 or more, and --interval above 0")
-        if database not in connections:
-            raise CommandError(f"settings.DATABASES has no {database!r}; it has {', '.join(connections)}")
+        check_table(database, OutboxRecord, "outbox")
         relay = OutboxRelay(pools, database, options["alias"], options["batch_size"])
-        try:
-            self._check_table(database)
-            if options["once"]:
-                self._relay_once(relay, options["verbosity"])
-        except DatabaseError as error:
-            raise CommandError(f"the database failed: {error}") from error
         if not options["once"]:
             self._relay(relay, database, options["interval"], options["verbosity"])
+            return
+        try:
+            self._relay_once(relay, options["verbosity"])
+        except DatabaseError as error:
+            raise CommandError(f"the database failed: {error}") from error
 
     def _relay_once(self, relay: OutboxRelay, verbosity: int) -> None:
         done = relay.drain(lambda: self.stopped)
@@ -92,11 +91,6 @@ class Command(KafkaCommand):
             elif not parked:
                 failures = 0
             self.pause(pause if away else interval)
-
-    def _check_table(self, database: str) -> None:
-        connection = connections[database]
-        if OutboxRecord._meta.db_table not in connection.introspection.table_names():
-            raise CommandError(f"database {database!r} has no outbox; run: manage.py migrate pooledkafka")
 
     def _say(self, done: Round, verbosity: int, *, always: bool = False) -> None:
         if (done.sent and verbosity > (0 if always else 1)) or done.failed or (always and verbosity > 0):
