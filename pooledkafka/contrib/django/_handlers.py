@@ -92,7 +92,7 @@ def kafka_handler(
         consumer_options: any of ``Consumer``'s, such as ``auto_offset_reset="earliest"``; before those of the settings.
 
     Raises:
-        ConfigurationError: there are no topics, or another handler has that name.
+        ConfigurationError: there are no topics, another handler has that name, or the function is a coroutine function.
 
     Example:
         >>> @kafka_handler("orders", group_id="billing", dead_letter_topic="orders.failed")
@@ -125,14 +125,25 @@ def kafka_handler(
             consumer_options=consumer_options,
         )
         other = _known.get(handler.name)
-        if other is not None and other.path != handler.path:
+        # The same again is a module that was reloaded; a function may well have several handlers, of several names.
+        if other is not None and _identity(other) != _identity(handler):
             raise ConfigurationError(
-                f"two handlers are named {handler.name!r}: {other.path} and {handler.path}; give one another name="
+                f"two handlers are named {handler.name!r}: {_described(other)}, and {_described(handler)}; give one "
+                "another name="
             )
         _known[handler.name] = handler
         return function
 
     return register
+
+
+def _identity(handler: Handler) -> tuple[Any, ...]:
+    return handler.path, handler.topics, handler.group_id, handler.alias
+
+
+def _described(handler: Handler) -> str:
+    topics = ", ".join(handler.topics)
+    return f"{handler.path} for {topics} as group {handler.group_id!r} of alias {handler.alias!r}"
 
 
 def discovered() -> list[Handler]:
