@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -105,6 +106,12 @@ def kafka_handler(
         )
 
     def register(function: _Function) -> _Function:
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            # It would return at once without having run, and each record would count as handled.
+            raise ConfigurationError(
+                f"{function.__module__}.{function.__qualname__} is an async function, and handlers are called on "
+                "threads; make it a plain one, which may use asgiref.sync.async_to_sync"
+            )
         given = {
             "batches": (batches, False),
             "retries": (retries, 0),

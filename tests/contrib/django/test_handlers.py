@@ -54,6 +54,15 @@ def test_two_handlers_of_one_function_need_two_names(monkeypatch: pytest.MonkeyP
     ]
 
 
+def test_an_async_function_is_refused() -> None:
+    async def see(record: Any) -> None:
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"see is an async function, .* asgiref\.sync\.async_to_sync"):
+        kafka_handler("orders", group_id="billing")(see)
+    assert "see" not in _handlers._known
+
+
 def test_connections_are_looked_at_before_and_after_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     monkeypatch.setattr(_hygiene, "close_old_connections", lambda: done.append("looked"))
