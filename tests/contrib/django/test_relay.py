@@ -68,6 +68,16 @@ def test_what_is_committed_is_sent_once_and_deleted() -> None:
     assert relay() == "0 sent\n"
 
 
+def test_what_no_producer_sends_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="'orders' has neither key nor value"):
+        outbox.add("orders", alias="embedded")
+    with pytest.raises(TypeError, match=r"a header of a record for 'orders' is \('h', None\)"):
+        add(b"one", headers=[("h", None)])
+    assert not OutboxRecord.objects.exists()
+    outbox.add("orders", key=b"deleted", alias="embedded")
+    assert relay() == "1 sent\n"
+
+
 def test_a_lost_answer_makes_no_second_record(cluster: Any) -> None:
     add(b"one")
     with cluster.intercept("Produce", Drop(served=True), times=1):
