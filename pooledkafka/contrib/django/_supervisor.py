@@ -85,8 +85,12 @@ class _Worker:
             self.failure.__cause__ = error
             _log.error(str(self.failure), exc_info=error)
         finally:
-            connections.close_all()
-            self._ended.put(self)
+            try:
+                connections.close_all()
+            except Exception as error:  # as with a connection that broke; the thread's end drops it anyway
+                _log.warning("a handler's connections were not closed", handler=self.handler.name, exc_info=error)
+            finally:
+                self._ended.put(self)  # which the supervisor waits for, whatever comes
 
     def _explained(self, error: BaseException) -> HandlerFailed:
         place = ""

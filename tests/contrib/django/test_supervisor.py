@@ -94,6 +94,17 @@ def test_the_connections_of_its_thread_are_closed(monkeypatch: pytest.MonkeyPatc
     assert closed_by == ["kafka-handler-bill"]
 
 
+def test_connections_that_cannot_be_closed_do_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise OperationalError("already broken")
+
+    monkeypatch.setattr(connections, "close_all", fail)
+    Supervisor([handler(print)], pools, {"until_end": True}).run()
+    assert "a handler's connections were not closed" in caplog.text
+
+
 def test_what_cannot_be_handled_goes_to_the_dead_letter_topic_and_the_rest_goes_on() -> None:
     tried: list[int] = []
 
