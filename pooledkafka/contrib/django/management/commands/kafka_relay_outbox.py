@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, close_old_connections, connections
 
 from pooledkafka.contrib.django import pools
-from pooledkafka.contrib.django._relay import OutboxRelay, Round
+from pooledkafka.contrib.django._relay import OutboxRelay, Round, Topic
 from pooledkafka.contrib.django._tables import check_table
 from pooledkafka.contrib.django.commands import KafkaCommand
 from pooledkafka.contrib.django.models import OutboxRecord
@@ -67,13 +67,15 @@ class Command(KafkaCommand):
     def _relay(self, relay: OutboxRelay, database: str, interval: float, verbosity: int) -> None:
         failures = 0  # in a row
         parked: set[int] = set()  # what failed, until it is tried again; the others go on meanwhile
+        absent: set[Topic] = set()  # likewise topics, with all of their records
         again_at = 0.0
         while not self.stopped:
             close_old_connections()
             if time.monotonic() >= again_at:
                 parked.clear()
+                absent.clear()
             try:
-                done = relay.drain(lambda: self.stopped, skip=parked)
+                done = relay.drain(lambda: self.stopped, parked, absent)
             except DatabaseError as error:
                 self.stderr.write(self.style.ERROR(f"the database failed: {error}"))
                 connections[database].close()
@@ -81,6 +83,7 @@ class Command(KafkaCommand):
             else:
                 self._say(done, verbosity)
                 parked.update(done.failed)
+                absent |= done.absent
                 failed, away = bool(done.failed), done.unreachable
             pause = interval
             if failed:
