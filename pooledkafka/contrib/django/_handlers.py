@@ -86,7 +86,8 @@ def kafka_handler(
         retries: how often it is called again with what it raised for, before that is final.
         backoff_ms: milliseconds before the first of these, doubled and jittered for the next.
         backoff_max_ms: the longest pause.
-        dead_letter_topic: where records go for which it still raises. None: the error ends the command.
+        dead_letter_topic: where records go for which it still raises. None: the error ends the command; so do, always,
+            Django's OperationalError and InterfaceError, since the next record would fare no better.
         error_limit: after so many records in a row that could not be handled, the command ends.
         exactly_once_in: alias of a database: the function runs in a transaction there in which the offset is noted too,
             so what it does in that database happens exactly once for each record. Needs ``migrate pooledkafka``.
