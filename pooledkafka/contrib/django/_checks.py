@@ -28,7 +28,8 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> 
     ========  ==================================================================================
     E001      it is missing, or no dict
     E002      it has no alias ``default``
-    E003      an alias is no dict of options, or has an unknown ``BACKEND`` or a section that is no dict
+    E003      an alias is no dict of options, or has an unknown ``BACKEND`` or a section that is no dict,
+              or names what cannot be imported or made
     E004      ``bootstrap_servers`` is missing, or no address
     E005      an option of the pool is unknown or cannot work
     E006      an option of the producers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -85,14 +86,15 @@ def kafka_handler(
         retries: how often it is called again with what it raised for, before that is final.
         backoff_ms: milliseconds before the first of these, doubled and jittered for the next.
         backoff_max_ms: the longest pause.
-        dead_letter_topic: where records go for which it still raises. None: the error ends the command.
+        dead_letter_topic: where records go for which it still raises. None: the error ends the command; so do, always,
+            Django's OperationalError and InterfaceError, since the next record would fare no better.
         error_limit: after so many records in a row that could not be handled, the command ends.
         exactly_once_in: alias of a database: the function runs in a transaction there in which the offset is noted too,
             so what it does in that database happens exactly once for each record. Needs ``migrate pooledkafka``.
         consumer_options: any of ``Consumer``'s, such as ``auto_offset_reset="earliest"``; before those of the settings.
 
     Raises:
-        ConfigurationError: there are no topics, or another handler has that name.
+        ConfigurationError: there are no topics, another handler has that name, or the function is a coroutine function.
 
     Example:
         >>> @kafka_handler("orders", group_id="billing", dead_letter_topic="orders.failed")
@@ -105,6 +107,12 @@ def kafka_handler(
         )
 
     def register(function: _Function) -> _Function:
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            # It would return at once without having run, and each record would count as handled.
+            raise ConfigurationError(
+                f"{function.__module__}.{function.__qualname__} is an async function, and handlers are called on "
+                "threads; make it a plain one, which may use asgiref.sync.async_to_sync"
+            )
         given = {
             "batches": (batches, False),
             "retries": (retries, 0),
@@ -125,14 +133,25 @@ def kafka_handler(
             consumer_options=consumer_options,
         )
         other = _known.get(handler.name)
-        if other is not None and other.path != handler.path:
+        # The same again is a module that was reloaded; a function may well have several handlers, of several names.
+        if other is not None and _identity(other) != _identity(handler):
             raise ConfigurationError(
-                f"two handlers are named {handler.name!r}: {other.path} and {handler.path}; give one another name="
+                f"two handlers are named {handler.name!r}: {_described(other)}, and {_described(handler)}; give one "
+                "another name="
             )
         _known[handler.name] = handler
         return function
 
     return register
+
+
+def _identity(handler: Handler) -> tuple[Any, ...]:
+    return handler.path, handler.topics, handler.group_id, handler.alias
+
+
+def _described(handler: Handler) -> str:
+    topics = ", ".join(handler.topics)
+    return f"{handler.path} for {topics} as group {handler.group_id!r} of alias {handler.alias!r}"
 
 
 def discovered() -> list[Handler]:

@@ -55,12 +55,12 @@ def encoded(
 
     Raises:
         TypeError: a key, value or header is not bytes and no serializer makes it so.
+        ValueError: there is neither key nor value, which no producer sends.
     """
     pairs = tuple(headers or ())
     for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)) or not isinstance(
-            pair[1], (bytes, type(None))
-        ):
+        # A header without a value, which Kafka allows, no producer of kafka-python sends.
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], bytes)):
             raise TypeError(f"a header of a record for {topic!r} is {pair!r}; expected a name and bytes: ('name', b'')")
 
     def serialized(what: str, data: Any) -> bytes | None:
@@ -75,6 +75,9 @@ def encoded(
             f"POOLEDKAFKA[{alias!r}]['producer'] a {what}_serializer."
         )
 
+    value_bytes, key_bytes = serialized("value", value), serialized("key", key)
+    if value_bytes is None and key_bytes is None:
+        raise ValueError(f"a record for {topic!r} has neither key nor value; one that deletes a key needs the key")
     return Message(
         topic=topic,
         value=value,
@@ -83,7 +86,7 @@ def encoded(
         partition=partition,
         timestamp_ms=timestamp_ms,
         alias=alias,
-        value_bytes=serialized("value", value),
-        key_bytes=serialized("key", key),
+        value_bytes=value_bytes,
+        key_bytes=key_bytes,
         source=source,
     )

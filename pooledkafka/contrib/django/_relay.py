@@ -17,12 +17,15 @@ from pooledkafka.contrib.django.models import OutboxRecord
 from pooledkafka.errors import ConfigurationError, PoolError
 from pooledkafka.producer import Producer
 
-__all__ = ["OutboxRelay", "Round"]
+__all__ = ["OutboxRelay", "Round", "Topic"]
 
 _log = get_logger("pooledkafka.contrib.django")
 
 _LONGEST_BLOCK_MS = 10_000
 """How long a topic that is not there may keep the others waiting."""
+
+Topic = tuple[str, str]
+"""An alias and a topic."""
 
 _Lane = tuple[str, str, bytes | None, int | None]
 
@@ -37,6 +40,8 @@ class Round:
     """Ids of records that could not be sent, with the reason; they are still there."""
     waiting: set[int] = field(default_factory=set)
     """Ids of records that wait for one before them with the same key, which failed or which another relay has."""
+    absent: set[Topic] = field(default_factory=set)
+    """Topics of which nothing is known, or whose alias cannot work; one record of each is among ``failed``."""
     unreachable: bool = False
     """Whether the cluster could not be reached, or did not answer in time: others would fare no better now."""
 
@@ -62,26 +67,25 @@ class OutboxRelay:
         self._batch_size = batch_size
         self._producers: dict[str, Producer] = {}
 
-    def round(self, skip: Collection[int] = ()) -> Round:
+    def round(self, skip: Collection[int] = (), absent: Collection[Topic] = ()) -> Round:
         """Send one batch, wait until it is acknowledged, and delete what is.
 
         Args:
             skip: ids of records that have failed and are not to be tried now, nor any after them with their keys.
+            absent: topics whose records are not to be tried now, however many there are.
 
         Raises:
             DatabaseError: the database failed; what was sent will be sent again.
         """
         done = Round()
         with self._transaction() as locking:
-            records = list(self._next(locking, skip))
-            held = self._held_back(records)
-            absent: set[tuple[str, str]] = set()
+            records = list(self._next(locking, skip, absent))
+            held = self._held_back(records, absent)
             futures: list[tuple[OutboxRecord, Any]] = []
             for record in records:
-                if _lane(record) in held and _is_ordered(record):
-                    done.waiting.add(record.pk)
+                if (record.alias, record.topic) in done.absent:
                     continue
-                if (record.alias, record.topic) in absent:
+                if _lane(record) in held and _is_ordered(record):
                     done.waiting.add(record.pk)
                     continue
                 try:
@@ -92,8 +96,9 @@ class OutboxRelay:
                     if _is_outage(error):
                         done.unreachable = True
                         break
-                    if isinstance(error, KafkaTimeoutError):  # nothing is known of its topic; wait for that once
-                        absent.add((record.alias, record.topic))
+                    # Nothing is known of its topic, which is to be waited for once; or its alias cannot work.
+                    if isinstance(error, (KafkaTimeoutError, ConfigurationError)):
+                        done.absent.add((record.alias, record.topic))
             acknowledged = []
             late = False
             for record, future in futures:
@@ -122,15 +127,21 @@ class OutboxRelay:
         rows = OutboxRecord._default_manager.using(self._database)
         return rows.all() if self._aliases is None else rows.filter(alias__in=self._aliases)
 
-    def _next(self, locking: bool, skip: Collection[int]) -> Any:
-        rows = self._rows().exclude(pk__in=list(skip)).order_by("pk")
+    def _rows_without(self, absent: Collection[Topic]) -> Any:
+        rows = self._rows()
+        for alias, topic in absent:  # by column: they may have any number of rows
+            rows = rows.exclude(alias=alias, topic=topic)
+        return rows
+
+    def _next(self, locking: bool, skip: Collection[int], absent: Collection[Topic]) -> Any:
+        rows = self._rows_without(absent).exclude(pk__in=list(skip)).order_by("pk")
         if locking:
             rows = rows.select_for_update(
                 skip_locked=connections[self._database].features.has_select_for_update_skip_locked
             )
         return rows[: self._batch_size]
 
-    def _held_back(self, records: list[OutboxRecord]) -> set[_Lane]:
+    def _held_back(self, records: list[OutboxRecord], absent: Collection[Topic]) -> set[_Lane]:
         """Lanes with a record before these that is not among them: another relay has it, or it has failed.
 
         Another relay deletes its records in the transaction that locks them, when they are acknowledged. So as long as
@@ -139,7 +150,7 @@ class OutboxRelay:
         if not records:
             return set()
         mine = {record.pk for record in records}
-        before = self._rows().filter(pk__lt=records[-1].pk).exclude(pk__in=mine)
+        before = self._rows_without(absent).filter(pk__lt=records[-1].pk).exclude(pk__in=mine)
         return {
             (alias, topic, None if key is None else bytes(key), partition)
             for alias, topic, key, partition in before.values_list("alias", "topic", "key", "partition")
@@ -162,14 +173,15 @@ class OutboxRelay:
             producer = self._producers[record.alias] = Producer(connection_pool=alias.pool, **options)
         return producer.send(record.topic, **record.as_sent())
 
-    def drain(self, stopped: Callable[[], bool], skip: Collection[int] = ()) -> Round:
-        """Rounds until nothing is left but ``skip`` and what failed or waits for others, or ``stopped()``."""
+    def drain(self, stopped: Callable[[], bool], skip: Collection[int] = (), absent: Collection[Topic] = ()) -> Round:
+        """Rounds until nothing is left but ``skip``, ``absent``, what failed or waits for others, or ``stopped()``."""
         total = Round()
         while not stopped():
-            done = self.round(skip=[*skip, *total.failed, *total.waiting])
+            done = self.round([*skip, *total.failed, *total.waiting], {*absent, *total.absent})
             total.sent += done.sent
             total.failed.update(done.failed)
             total.waiting |= done.waiting
+            total.absent |= done.absent
             total.unreachable = done.unreachable
             if done.unreachable or not (done.sent or done.failed or done.waiting):
                 break

@@ -94,9 +94,12 @@ def _imported(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(options)
     for name in _IMPORTED:
         if isinstance(found.get(name), str):
+            path = found[name]
             try:
-                value = import_string(found[name])
-            except ImportError as error:
-                raise ConfigurationError(f"{where}[{name!r}] is {found[name]!r}, which {error}") from error
-            found[name] = value() if isinstance(value, type) else value
+                value = import_string(path)
+                found[name] = value() if isinstance(value, type) else value
+            except Exception as error:  # of the module, or of a class that is not made without arguments
+                raise ConfigurationError(
+                    f"{where}[{name!r}] is {path!r}, which cannot be used: {type(error).__name__}: {error}"
+                ) from error
     return found

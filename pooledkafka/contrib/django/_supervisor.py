@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from queue import SimpleQueue
 from typing import Any
 
-from django.db import connections
+from django.db import Error, InterfaceError, OperationalError, connections
 
 from pooledkafka._logging import get_logger
 from pooledkafka.contrib.django._handlers import Handler
@@ -22,6 +22,17 @@ _log = get_logger("pooledkafka.contrib.django")
 
 class HandlerFailed(Exception):
     """A handler ended with an error; says which one, and at which record."""
+
+
+class _DatabaseAway(BaseException):
+    """Ends ``Consumer.run``, which catches no such exception, where it would make a dead letter of the record.
+
+    That the database is away says nothing of a record: the topic would be drained until it is back.
+    """
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Worker:
@@ -45,27 +56,41 @@ class _Worker:
 
     def _run(self) -> None:
         call = self.handler.handle()
+        retries = self._run_options.get("retries", 0)
+        failed_at, attempts = "", 0  # how often in a row the record there has failed
 
         def handle(given: Any) -> None:
+            nonlocal failed_at, attempts
             try:
                 call(given)
             except BaseException as error:
                 first = given[0] if self.handler.batches else given
-                self._raised = error, f" at {first.topic}[{first.partition}]@{first.offset}"
+                place = f" at {first.topic}[{first.partition}]@{first.offset}"
+                attempts = attempts + 1 if place == failed_at else 1
+                failed_at = place
+                self._raised = error, place
+                if isinstance(error, (OperationalError, InterfaceError)) and attempts > retries:
+                    raise _DatabaseAway(error) from error
                 raise
+            failed_at = ""
 
         try:
             try:
                 self.consumer.run(handle, **self._run_options)
             finally:
                 self.consumer.close()
-        except BaseException as error:
+        except BaseException as raised:
+            error = raised.error if isinstance(raised, _DatabaseAway) else raised
             self.failure = self._explained(error)
             self.failure.__cause__ = error
             _log.error(str(self.failure), exc_info=error)
         finally:
-            connections.close_all()
-            self._ended.put(self)
+            try:
+                connections.close_all()
+            except Exception as error:  # as with a connection that broke; the thread's end drops it anyway
+                _log.warning("a handler's connections were not closed", handler=self.handler.name, exc_info=error)
+            finally:
+                self._ended.put(self)  # which the supervisor waits for, whatever comes
 
     def _explained(self, error: BaseException) -> HandlerFailed:
         place = ""

@@ -47,7 +47,8 @@ def add(
         using: the alias of the database. Default: as the routers say, or Django's default database.
 
     Raises:
-        TypeError: the key or value is not bytes, and no serializer makes it so.
+        TypeError: the key, value or a header is not bytes, and no serializer makes it so.
+        ValueError: there is neither key nor value.
         ConfigurationError: there is no such alias, or its settings cannot work.
 
     Example:

@@ -8,6 +8,8 @@ from django.core.management.base import SystemCheckError
 
 from pooledkafka.contrib.django._checks import check_settings
 
+SHOP = "tests.contrib.django.shop"
+
 
 def found(settings: Any, given: Any) -> list[tuple[str, str]]:
     settings.POOLEDKAFKA = given
@@ -39,6 +41,16 @@ def test_good_settings_pass(settings: Any) -> None:
         ({"default": {"BACKEND": "memry"}}, "E003", "Did you mean 'memory'?"),
         ({"default": {"bootstrap_servers": "a:1", "producer": 5}}, "E003", "['producer'] must be a dict"),
         ({"default": {"bootstrap_servers": "a:1", "consumer": {"value_deserializer": "no.such"}}}, "E003", "no.such"),
+        (
+            {"default": {"bootstrap_servers": "a:1", "producer": {"value_serializer": f"{SHOP}.NeedsArguments"}}},
+            "E003",
+            "NeedsArguments', which cannot be used: TypeError: ",
+        ),
+        (
+            {"default": {"bootstrap_servers": "a:1", "producer": {"value_serializer": f"{SHOP}.broken.serializer"}}},
+            "E003",
+            "which cannot be used: LookupError: no such variable",
+        ),
         ({"default": {}}, "E004", "['bootstrap_servers'] is missing"),
         ({"default": {"bootstrap_servers": 9092}}, "E004", "or a list of them, not 9092"),
         ({"default": {"bootstrap_servers": "a:kafka"}}, "E004", "port is no number"),

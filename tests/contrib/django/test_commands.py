@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from kafka.errors import TopicAuthorizationFailedError
 from kafka.structs import TopicPartition
 
-from pooledkafka.contrib.django import pools, producer
+from pooledkafka.contrib.django import _handlers, pools, producer
+from pooledkafka.contrib.django._handlers import Handler
 from pooledkafka.contrib.django.commands import KafkaCommand
+from pooledkafka.contrib.django.management.commands import kafka_produce
+from pooledkafka.contrib.django.models import HandledOffset
 from pooledkafka.contrib.django.test import Messages, embedded_cluster
+from pooledkafka.testing import Error
 from tests.contrib.django.shop import kafka as shop
 
 
@@ -115,6 +120,40 @@ class TestConsume:
         assert [record.value for record in shop.calls] == [b"one", b"two"]
         assert committed("billing")[0] == 2
 
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize(
+        ("database", "text"),
+        [
+            ("other", "handler 'exact': settings.DATABASES has no 'other'; it has default"),
+            ("default", "handler 'exact': database 'default' has no table for exactly_once_in; run: manage.py migrate"),
+        ],
+    )
+    def test_an_exact_handler_without_its_table_is_not_started(
+        self, orders: str, database: str, text: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exact = Handler("exact", print, ("orders",), "exact", alias="embedded", exactly_once_in=database)
+        monkeypatch.setitem(_handlers._known, "exact", exact)
+        monkeypatch.setattr(HandledOffset._meta, "db_table", "not_there")
+        with pytest.raises(CommandError, match=text):
+            called("kafka_consume", "exact")
+
+    @pytest.mark.django_db(transaction=True)
+    def test_an_exact_handler_with_its_table_is(self, orders: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        send(b"one")
+        seen: list[bytes] = []
+        exact = Handler(
+            "exact",
+            lambda record: seen.append(record.value),
+            ("orders",),
+            "exact",
+            alias="embedded",
+            exactly_once_in="default",
+            consumer_options={"auto_offset_reset": "earliest"},
+        )
+        monkeypatch.setitem(_handlers._known, "exact", exact)
+        called("kafka_consume", "exact", "--once")
+        assert seen == [b"one"]
+
 
 class TestProduce:
     def test_a_value_with_key_and_headers(self, orders: str) -> None:
@@ -132,6 +171,34 @@ class TestProduce:
         _, err = called("kafka_produce", "orders")
         assert err == "4 records sent to orders\n"
         assert [message.value for message in kafka_messages] == [b"one", b"two", b"", b"last"]
+
+    def test_a_line_is_sent_before_the_next_one_comes(self, orders: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def arrived() -> list[bytes | None]:
+            with pools.alias("embedded").consumer() as consumer:
+                consumer.assign([TopicPartition("orders", 0)])
+                consumer.seek_to_beginning()
+                return [record.value for found in consumer.poll(10_000).values() for record in found]
+
+        seen: list[list[bytes | None]] = []
+
+        def lines() -> Iterator[str]:
+            yield "one\n"
+            seen.append(arrived())
+            yield "two\n"
+
+        monkeypatch.setattr("sys.stdin", lines())
+        monkeypatch.setattr(kafka_produce, "_AT_ONCE", 2)
+        _, err = called("kafka_produce", "orders", "--partition", "0", "--alias", "embedded")
+        assert err == "2 records sent to orders\n"
+        assert seen == [[b"one"]]
+        assert arrived() == [b"one", b"two"]
+
+    def test_a_record_that_cannot_be_sent_is_an_error(self, orders: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin", iter(["one\n"]))
+        cluster = embedded_cluster("embedded")
+        refused = Error(TopicAuthorizationFailedError)
+        with cluster.intercept("Produce", refused), pytest.raises(CommandError, match="TopicAuthorizationFailed"):
+            called("kafka_produce", "orders", "--alias", "embedded")
 
     def test_a_header_without_a_value_is_refused(self) -> None:
         with pytest.raises(CommandError, match="--header 'a' must be NAME=VALUE"):

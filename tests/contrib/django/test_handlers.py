@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.test import override_settings
 
 from pooledkafka import ConfigurationError
-from pooledkafka.contrib.django import _hygiene, kafka_handler
+from pooledkafka.contrib.django import _handlers, _hygiene, kafka_handler
 from pooledkafka.contrib.django._exactly_once import exactly_once
 from pooledkafka.contrib.django._handlers import Handler
 from pooledkafka.contrib.django._hygiene import with_fresh_connections
@@ -29,6 +29,38 @@ def test_what_is_no_handler_is_refused() -> None:
         kafka_handler(group_id="billing")
     with pytest.raises(ConfigurationError, match="two handlers are named 'bill'"):
         kafka_handler("orders", group_id="billing", name="bill")(print)
+
+
+def test_two_handlers_of_one_function_need_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_handlers, "_known", {})
+
+    def see(record: Any) -> None:
+        pass
+
+    kafka_handler("orders", group_id="billing")(see)
+    kafka_handler("orders", group_id="billing", retries=5)(see)  # as a reload does
+    assert _handlers._known["see"].run_options == {"retries": 5}
+    for topic, group, alias in (
+        ("other", "billing", "default"),
+        ("orders", "x", "default"),
+        ("orders", "billing", "x"),
+    ):
+        with pytest.raises(ConfigurationError, match=r"two handlers are named 'see': .* give one another name="):
+            kafka_handler(topic, group_id=group, alias=alias)(see)
+    kafka_handler("other", group_id="billing", name="other")(see)
+    assert [(name, each.topics) for name, each in _handlers._known.items()] == [
+        ("see", ("orders",)),
+        ("other", ("other",)),
+    ]
+
+
+def test_an_async_function_is_refused() -> None:
+    async def see(record: Any) -> None:
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"see is an async function, .* asgiref\.sync\.async_to_sync"):
+        kafka_handler("orders", group_id="billing")(see)
+    assert "see" not in _handlers._known
 
 
 def test_connections_are_looked_at_before_and_after_each_record(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from kafka.errors import TopicAuthorizationFailedError
 from kafka.structs import TopicPartition
 
 from pooledkafka.contrib.django import outbox, pools
+from pooledkafka.contrib.django._relay import OutboxRelay
+from pooledkafka.contrib.django.management.commands import kafka_relay_outbox
 from pooledkafka.contrib.django.management.commands.kafka_relay_outbox import Command
 from pooledkafka.contrib.django.models import OutboxRecord
 from pooledkafka.contrib.django.test import Messages, embedded_cluster
@@ -66,6 +69,16 @@ def test_what_is_committed_is_sent_once_and_deleted() -> None:
     assert [each.timestamp for each in records] == [int(at.timestamp() * 1000) for at in written]
     assert not OutboxRecord.objects.exists()
     assert relay() == "0 sent\n"
+
+
+def test_what_no_producer_sends_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="'orders' has neither key nor value"):
+        outbox.add("orders", alias="embedded")
+    with pytest.raises(TypeError, match=r"a header of a record for 'orders' is \('h', None\)"):
+        add(b"one", headers=[("h", None)])
+    assert not OutboxRecord.objects.exists()
+    outbox.add("orders", key=b"deleted", alias="embedded")
+    assert relay() == "1 sent\n"
 
 
 def test_a_lost_answer_makes_no_second_record(cluster: Any) -> None:
@@ -127,6 +140,45 @@ def test_a_topic_or_alias_that_is_not_there_does_not_hold_up_the_others(settings
         relay()
     assert [record.value for record in arrived()] == [b"four"]
     assert OutboxRecord.objects.count() == 3
+
+
+def test_a_topic_that_is_not_there_is_waited_for_once_however_many_records_it_has(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a batch that is full of them, nor another look, makes the others wait again."""
+    backend = {"BACKEND": "embedded", "allow_auto_create_topics": False, "producer": {"max_block_ms": 1_000}}
+    settings.POOLEDKAFKA = {"default": {"BACKEND": "memory"}, "embedded": backend}
+    embedded_cluster("embedded").create_topic("orders")
+    add(*[b"lost"] * 7, topic="nowhere")
+    add(b"lost", topic="nowhere", key=b"k")
+    add(b"one", key=b"k")
+    tried: list[str] = []
+    send = OutboxRelay._send
+
+    def counting(self: OutboxRelay, record: OutboxRecord) -> Any:
+        tried.append(record.topic)
+        return send(self, record)
+
+    looks, now = 0, 0.0
+
+    def pause(self: Command, seconds: float) -> bool:
+        nonlocal looks, now
+        looks += 1
+        if looks == 3:
+            embedded_cluster("embedded").create_topic("nowhere")
+            now = 60.0
+        elif looks == 4:
+            self._signals += 1
+        else:
+            add(b"new")
+        return self.stopped
+
+    monkeypatch.setattr(OutboxRelay, "_send", counting)
+    monkeypatch.setattr(kafka_relay_outbox, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(Command, "pause", pause)
+    call_command(Command(stderr=io.StringIO()), "--interval", "10", "--batch-size", "2")
+    assert tried == ["nowhere", "orders", "orders", "orders", *["nowhere"] * 8]
+    assert not OutboxRecord.objects.exists()
 
 
 def test_what_was_captured_when_it_was_added_is_not_captured_again(kafka_messages: Messages) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from kafka.structs import TopicPartition
 
 from pooledkafka import ConfigurationError
@@ -94,6 +94,17 @@ def test_the_connections_of_its_thread_are_closed(monkeypatch: pytest.MonkeyPatc
     assert closed_by == ["kafka-handler-bill"]
 
 
+def test_connections_that_cannot_be_closed_do_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise OperationalError("already broken")
+
+    monkeypatch.setattr(connections, "close_all", fail)
+    Supervisor([handler(print)], pools, {"until_end": True}).run()
+    assert "a handler's connections were not closed" in caplog.text
+
+
 def test_what_cannot_be_handled_goes_to_the_dead_letter_topic_and_the_rest_goes_on() -> None:
     tried: list[int] = []
 
@@ -130,6 +141,29 @@ def test_an_exact_handler_that_fails_leaves_nothing_but_the_dead_letter() -> Non
     )
     Supervisor([exact], pools, {"until_end": True}).run()
     assert handled == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("kind", [OperationalError, InterfaceError])
+def test_a_database_that_is_away_makes_no_dead_letters(kind: type[Exception]) -> None:
+    tried: list[int] = []
+
+    def fail_at_two(record: Any) -> None:
+        tried.append(record.offset)
+        if record.offset == 2:
+            raise LookupError("for another reason") if tried.count(2) == 1 else kind("server closed the connection")
+
+    embedded_cluster("embedded").create_topic("failed")
+    options = {"retries": 2, "backoff_ms": 1, "dead_letter_topic": "failed"}
+    supervisor = Supervisor(
+        [dataclasses.replace(handler(fail_at_two), run_options=options)], pools, {"until_end": True}
+    )
+    with pytest.raises(HandlerFailed, match=rf"failed at orders\[0\]@2: {kind.__name__}: server closed") as error:
+        supervisor.run()
+    assert isinstance(error.value.__cause__, kind)
+    assert tried == [0, 1, 2, 2, 2]
+    assert committed("bill") == 2
+    with pools.alias("embedded").consumer() as consumer:
+        assert consumer.end_offsets([TopicPartition("failed", 0)]) == {TopicPartition("failed", 0): 0}
 
 
 def test_a_wrong_option_names_the_handler() -> None:

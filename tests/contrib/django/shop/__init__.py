@@ -8,3 +8,10 @@ from typing import Any
 
 def as_json(value: Any) -> bytes:
     return json.dumps(value).encode()
+
+
+class NeedsArguments:
+    """A serializer that settings cannot name."""
+
+    def __init__(self, registry: str) -> None:
+        self.registry = registry

@@ -6,12 +6,15 @@ import atexit
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db import connections
 from django.utils import autoreload
 
 from pooledkafka.contrib.django import pools
 from pooledkafka.contrib.django._handlers import Handler, discovered, selected
 from pooledkafka.contrib.django._supervisor import HandlerFailed, Supervisor
+from pooledkafka.contrib.django._tables import check_table
 from pooledkafka.contrib.django.commands import KafkaCommand
+from pooledkafka.contrib.django.models import HandledOffset
 from pooledkafka.errors import PoolError
 
 __all__ = ["Command"]
@@ -70,6 +73,7 @@ class Command(KafkaCommand):
                 "there are no handlers to run; mark functions in a module 'kafka' or 'consumers' of an installed app "
                 "with @kafka_handler"
             )
+        _check_exact(handlers)
         run_options: dict[str, Any] = {}
         if options["once"]:
             run_options["until_end"] = True
@@ -95,3 +99,17 @@ class Command(KafkaCommand):
                 f"{handler.name}\ttopics={','.join(handler.topics)}\tgroup={handler.group_id}\t"
                 f"alias={handler.alias}\t{handler.path}"
             )
+
+
+def _check_exact(handlers: list[Handler]) -> None:
+    # Without the table every record would fail, and go to the dead letters.
+    for handler in handlers:
+        database = handler.exactly_once_in
+        if database is None:
+            continue
+        try:
+            check_table(database, HandledOffset, "table for exactly_once_in")
+        except CommandError as error:
+            raise CommandError(f"handler {handler.name!r}: {error}") from error
+        if not connections[database].in_atomic_block:
+            connections[database].close()  # this thread needs it no more; handlers have their own

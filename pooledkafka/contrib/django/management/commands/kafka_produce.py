@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -17,6 +16,7 @@ from pooledkafka.contrib.django.commands import KafkaCommand
 __all__ = ["Command"]
 
 _AT_ONCE = 1_000
+"""How many records may wait for their acknowledgements."""
 
 
 class Command(KafkaCommand):
@@ -45,10 +45,14 @@ class Command(KafkaCommand):
         }
         lines = [options["value"].encode()] if options["value"] is not None else self._lines()
         sent = 0
-        values = iter(lines)
-        while batch := list(islice(values, _AT_ONCE)):
-            self._send(options["alias"], options["topic"], batch, common)
-            sent += len(batch)
+        waited_for: list[Any] = []
+        send = self._sender(options["alias"], options["topic"], common)
+        for value in lines:  # each when it is there: the next line may take its time
+            waited_for.append(send(value))
+            sent += 1
+            if len(waited_for) == _AT_ONCE:
+                _wait(waited_for)
+        _wait(waited_for)
         self.stderr.write(f"{sent} {'record' if sent == 1 else 'records'} sent to {options['topic']}")
 
     def _lines(self) -> Iterator[bytes]:
@@ -58,15 +62,22 @@ class Command(KafkaCommand):
                 return
             yield (line.encode() if isinstance(line, str) else line).rstrip(b"\r\n")
 
-    def _send(self, name: str, topic: str, values: list[bytes], common: dict[str, Any]) -> None:
+    def _sender(self, name: str, topic: str, common: dict[str, Any]) -> Callable[[bytes], Any]:
+        """What sends a value and returns a future, or None where there is nothing to wait for."""
         alias = pools.alias(name)
         captured = capture_of(alias.settings.backend)
         if captured is not None:
-            for value in values:
-                captured.add(encoded(name, {}, topic, value=value, **common))
-            return
-        messages = [{"value": value, **common} for value in values]
-        alias.producer(encoded=True).send_batch(topic, messages).get()
+            return lambda value: captured.add(encoded(name, {}, topic, value=value, **common))
+        producer = alias.producer(encoded=True)
+        return lambda value: producer.send(topic, value=value, **common)
+
+
+def _wait(futures: list[Any]) -> None:
+    """Until all are acknowledged; raises the first error. Empties the list."""
+    for future in futures:
+        if future is not None:
+            future.get()
+    futures.clear()
 
 
 def _header(given: str) -> tuple[str, bytes]:

@@ -10,7 +10,8 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, close_old_connections, connections
 
 from pooledkafka.contrib.django import pools
-from pooledkafka.contrib.django._relay import OutboxRelay, Round
+from pooledkafka.contrib.django._relay import OutboxRelay, Round, Topic
+from pooledkafka.contrib.django._tables import check_table
 from pooledkafka.contrib.django.commands import KafkaCommand
 from pooledkafka.contrib.django.models import OutboxRecord
 
@@ -44,17 +45,15 @@ class Command(KafkaCommand):
         database = options["database"]
         if options["batch_size"] < 1 or options["interval"] <= 0:
             raise CommandError("--batch-size must be 1 or more, and --interval above 0")
-        if database not in connections:
-            raise CommandError(f"settings.DATABASES has no {database!r}; it has {', '.join(connections)}")
+        check_table(database, OutboxRecord, "outbox")
         relay = OutboxRelay(pools, database, options["alias"], options["batch_size"])
-        try:
-            self._check_table(database)
-            if options["once"]:
-                self._relay_once(relay, options["verbosity"])
-        except DatabaseError as error:
-            raise CommandError(f"the database failed: {error}") from error
         if not options["once"]:
             self._relay(relay, database, options["interval"], options["verbosity"])
+            return
+        try:
+            self._relay_once(relay, options["verbosity"])
+        except DatabaseError as error:
+            raise CommandError(f"the database failed: {error}") from error
 
     def _relay_once(self, relay: OutboxRelay, verbosity: int) -> None:
         done = relay.drain(lambda: self.stopped)
@@ -68,13 +67,15 @@ class Command(KafkaCommand):
     def _relay(self, relay: OutboxRelay, database: str, interval: float, verbosity: int) -> None:
         failures = 0  # in a row
         parked: set[int] = set()  # what failed, until it is tried again; the others go on meanwhile
+        absent: set[Topic] = set()  # likewise topics, with all of their records
         again_at = 0.0
         while not self.stopped:
             close_old_connections()
             if time.monotonic() >= again_at:
                 parked.clear()
+                absent.clear()
             try:
-                done = relay.drain(lambda: self.stopped, skip=parked)
+                done = relay.drain(lambda: self.stopped, parked, absent)
             except DatabaseError as error:
                 self.stderr.write(self.style.ERROR(f"the database failed: {error}"))
                 connections[database].close()
@@ -82,6 +83,7 @@ class Command(KafkaCommand):
             else:
                 self._say(done, verbosity)
                 parked.update(done.failed)
+                absent |= done.absent
                 failed, away = bool(done.failed), done.unreachable
             pause = interval
             if failed:
@@ -92,11 +94,6 @@ class Command(KafkaCommand):
             elif not parked:
                 failures = 0
             self.pause(pause if away else interval)
-
-    def _check_table(self, database: str) -> None:
-        connection = connections[database]
-        if OutboxRecord._meta.db_table not in connection.introspection.table_names():
-            raise CommandError(f"database {database!r} has no outbox; run: manage.py migrate pooledkafka")
 
     def _say(self, done: Round, verbosity: int, *, always: bool = False) -> None:
         if (done.sent and verbosity > (0 if always else 1)) or done.failed or (always and verbosity > 0):
