@@ -65,6 +65,7 @@ class Multiplexer:
         # in flight, or has been read far enough ahead, is in neither. One that the parked request covers is in flight.
         self._at_end: dict[Stream, None] = {}
         self._behind: dict[Stream, None] = {}
+        self._asked = 0  # bytes that the request for lagging readers that is on its way may bring at most
         self._starved: dict[Stream, None] = {}  # would be read ahead if the pool's bound allowed
         self._standing = Standing()
         self._quiet = False  # the parked request was last answered with nothing
@@ -120,7 +121,7 @@ class Multiplexer:
     def answered(self, wire: WireFetch, answers: Mapping[TopicPartition, PartitionAnswer], now: float) -> None:
         """The broker has answered. A partition that is missing has nothing new (KIP-227)."""
         self._now = now
-        self._in_flight[wire.line] = None
+        self._came_back(wire.line)
         self._succeeded(wire.line)
         if wire.line is Line.PARKED:
             self._quiet = not answers
@@ -145,7 +146,7 @@ class Multiplexer:
         The next parked one begins anew: it says of all that it asks for that it changed.
         """
         self._now = now
-        self._in_flight[wire.line] = None
+        self._came_back(wire.line)
         self._back_off(wire.line)
         for reader in self._readers.values():  # the patient may find another leader
             if reader.fetch is not None:
@@ -329,10 +330,19 @@ class Multiplexer:
                 self._at_end.pop(stream, None)
                 self._behind.pop(stream, None)
         self._in_flight[Line.CATCH_UP] = wire
+        self._asked = min(wire.max_bytes, sum(stream.max_bytes for stream in wire.streams))
+        self._read_ahead.asked += self._asked
         return wire
 
     def _room(self, largest: int) -> int:
-        return max(largest, min(self._limits.max_bytes, self._read_ahead.limit - self._read_ahead.used))
+        read_ahead = self._read_ahead
+        return max(largest, min(self._limits.max_bytes, read_ahead.limit - read_ahead.used - read_ahead.asked))
+
+    def _came_back(self, line: Line) -> None:
+        self._in_flight[line] = None
+        if line is Line.CATCH_UP:
+            self._read_ahead.asked -= self._asked
+            self._asked = 0
 
     # -- answering readers ---------------------------------------------------------------------------------------------
 

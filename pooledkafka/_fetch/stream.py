@@ -29,6 +29,7 @@ class ReadAhead:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0  # of what somebody has not taken yet
+        self.asked = 0  # of what the requests for lagging readers, of all brokers, may bring at most
         self.spare = 0  # of what is kept though everybody has: as long as there is room for it
         self._spares: dict[Stream, None] = {}  # that have some, the one whose has not changed for longest first
 

@@ -323,6 +323,21 @@ def test_min_bytes_waits_for_more_and_the_deadline_for_nothing(bench: Bench) -> 
     assert bench.got(1, A) == [21]
 
 
+def test_what_another_broker_is_asked_for_takes_room(bench: Bench) -> None:
+    other = Bench()
+    bench.read_ahead.limit = 2_500
+    other.machine._read_ahead = bench.read_ahead
+    for each in (bench, other):
+        for log in each.broker.logs.values():
+            log.append(5)
+        each.fetch(1, a=0, b=0)
+    assert [each.in_flight[Line.CATCH_UP].max_bytes for each in (bench, other)] == [2_500, MAX_BYTES]
+    for each in (bench, other):
+        each.lose(Line.CATCH_UP)
+        assert Line.CATCH_UP not in each.in_flight, "it pauses"
+    assert bench.read_ahead.asked == 0
+
+
 def test_max_bytes_bounds_an_answer_but_never_to_nothing(bench: Bench) -> None:
     for log in bench.broker.logs.values():
         log.append(5)

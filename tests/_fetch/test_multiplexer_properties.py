@@ -141,6 +141,12 @@ class Machine(RuleBasedStateMachine):
         assert not self.read_ahead.spare or self.read_ahead.total <= BUDGET, "what is spare makes room"
 
     @invariant()
+    def what_is_asked_for_is_counted(self) -> None:
+        wire = self.machine._in_flight[Line.CATCH_UP]
+        most = 0 if wire is None else min(wire.max_bytes, sum(stream.max_bytes for stream in wire.streams))
+        assert self.read_ahead.asked == most
+
+    @invariant()
     def what_is_kept_is_counted(self) -> None:
         streams = [stream for each in self.machine._streams.values() for stream in each]
         assert self.read_ahead.used == sum(stream.ahead for stream in streams)
