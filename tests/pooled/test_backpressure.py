@@ -28,6 +28,13 @@ def pool(kafka: Kafka) -> Iterator[ConnectionPool]:
         yield pool
 
 
+@pytest.fixture
+def writer(cluster: EmbeddedKafka) -> Iterator[Writer]:
+    """Its batches are smaller than what the readers ask for at once: a broker sends the first one whole."""
+    with Kafka(**cluster.client_options(), client_id="writer").producer(batch_size=PARTITION_BYTES // 2) as producer:
+        yield Writer(producer)
+
+
 @pytest.fixture(autouse=True)
 def _topic(cluster: EmbeddedKafka) -> None:
     cluster.create_topic("orders", assignment=[[1]])
