@@ -246,6 +246,21 @@ def test_the_outbox_is_relayed_in_order(project: Project) -> None:
     assert project.entered() == ["one", "two", "three", "four", "five"]
 
 
+def in_example(environment: dict[str, str], *command: str) -> str:
+    """Run Python in the example's directory; what it printed."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=EXAMPLE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -270,16 +285,7 @@ def test_the_outbox_is_relayed_in_order(project: Project) -> None:
 def test_the_tests_of_the_example_pass(project: Project, command: list[str]) -> None:
     environment = {name: value for name, value in project.environment.items() if name != "BOOTSTRAP"}
     environment["PYTHONPATH"] = os.pathsep.join([str(EXAMPLE), environment["PYTHONPATH"]])
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=EXAMPLE,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    in_example(environment, *command)
 
 
 def test_the_demo_of_the_example_works(project: Project, tmp_path: Path) -> None:
@@ -290,14 +296,4 @@ def test_the_demo_of_the_example_works(project: Project, tmp_path: Path) -> None
         ("demo", "3 orders, 3 invoices, 1 refunds"),
         ("demo", "6 orders, 6 inv"),
     ):
-        done = subprocess.run(
-            [sys.executable, "manage.py", command],
-            cwd=EXAMPLE,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert expected in done.stdout
+        assert expected in in_example(environment, "manage.py", command)

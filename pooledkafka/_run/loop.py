@@ -20,7 +20,6 @@ from pooledkafka.pool import ConnectionPool
 __all__ = ["Run"]
 
 _POLL_MS = 1_000
-_LAST_COMMIT_MS = 1_000
 
 
 class Run:
@@ -88,7 +87,7 @@ class Run:
                 except BaseException as error:
                     with suppress(KafkaError):  # the handler's own error says more
                         # What is no Exception, as that of the second signal, is to end the program at once.
-                        wired.commit_handled(None if isinstance(error, Exception) else _LAST_COMMIT_MS)
+                        wired.commit_handled(hurried=not isinstance(error, Exception))
                     raise
                 if batches:
                     wired.commit_handled()

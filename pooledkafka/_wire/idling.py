@@ -107,12 +107,8 @@ class Idling:
         coordinator then, a round trip to the event loop for each poll: with several busy consumers, whose threads take
         turns with that one, it costs more than the records.
         """
-        if not self._group_is_quiet():
-            return False
-        fetcher, coordinator = self._fetcher, self._coordinator
-        if fetcher._cached_list_offsets_exception is not None or fetcher._cached_log_truncation is not None:
-            return False
-        if self._in_group and self._commits and coordinator.next_auto_commit_deadline <= time.monotonic():
+        now = time.monotonic()
+        if not self._group_is_quiet() or self._offsets_have_failed() or self._commit_is_due(now):
             return False
         try:
             self._places.look()
@@ -121,8 +117,8 @@ class Idling:
         if self._places.unsettled:
             return False
         if self._in_group:
-            coordinator.poll_heartbeat()
-        self._settled_until = time.monotonic() + self._look_again_s
+            self._coordinator.poll_heartbeat()
+        self._settled_until = now + self._look_again_s
         return True
 
     def has_records(self) -> bool:
@@ -132,9 +128,9 @@ class Idling:
             return False
         if not (self._fetcher._next_partition_records or self._fetcher._completed_fetches):
             return False
+        if self._commit_is_due(now):
+            return False
         if self._in_group:
-            if self._commits and self._coordinator.next_auto_commit_deadline <= now:
-                return False
             self._coordinator.heartbeat.last_poll = now
         return True
 
@@ -183,6 +179,14 @@ class Idling:
         committed, consumed = self._committed(), self._subscription.all_consumed_offsets()
         return all(committed.get(partition) == position.offset for partition, position in consumed.items())
 
+    def _commit_is_due(self, now: float) -> bool:
+        return self._in_group and self._commits and self._coordinator.next_auto_commit_deadline <= now
+
+    def _offsets_have_failed(self) -> bool:
+        """Whether the next pass raises what came of looking for offsets."""
+        fetcher = self._fetcher
+        return fetcher._cached_list_offsets_exception is not None or fetcher._cached_log_truncation is not None
+
     def _group_is_quiet(self) -> bool:
         coordinator = self._coordinator
         if not self._in_group:
@@ -199,8 +203,7 @@ class Idling:
             fetcher._completed_fetches
             or fetcher._next_partition_records
             or fetcher._next_in_line_exception_metadata is not None
-            or fetcher._cached_list_offsets_exception is not None
-            or fetcher._cached_log_truncation is not None
+            or self._offsets_have_failed()
         ):
             return False
         try:

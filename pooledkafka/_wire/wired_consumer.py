@@ -277,13 +277,13 @@ class WiredConsumer:
         lags = [s.highwater - s.position.offset for s in states if s.position is not None and s.highwater is not None]
         return sum(max(0, lag) for lag in lags) if lags else None
 
-    def commit_handled(self, timeout_ms: float | None = None) -> None:
-        """Commit what was handled, in a group that leaves that to its user; within ``default_api_timeout_ms``.
+    def commit_handled(self, *, hurried: bool = False) -> None:
+        """Commit what was handled, in a group that leaves that to its user; ``hurried`` where the program is to end.
 
         Where the group has moved on meanwhile, the next owner of the partitions handles the records again.
         """
         try:
-            self._commit_handled(timeout_ms)
+            self._commit_handled(_LAST_COMMIT_MS if hurried else None)
         except KafkaError:
             raise
         except BaseException:  # a signal handler's: the commit may not even have been sent
