@@ -11,6 +11,7 @@ from kafka import KafkaConsumer
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import (
     FencedInstanceIdError,
+    IllegalStateError,
     KafkaError,
     KafkaTimeoutError,
     NoError,
@@ -20,6 +21,7 @@ from kafka.errors import (
 )
 from kafka.future import Future
 from kafka.protocol.consumer import (
+    DEFAULT_GENERATION_ID,
     HeartbeatRequest,
     JoinGroupRequest,
     LeaveGroupRequest,
@@ -221,12 +223,13 @@ class ConsumerManager(ManagerView):
         """Seconds until a fetch may be tried; kafka-python's fetcher asks nothing else here."""
         return self._engine.manager.connection_delay(LaneKey(node_id, Lane.FETCH))
 
-    def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:
+    def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Any:
+        """What kafka-python awaits, a future but for SyncGroup."""
         timeout_ms = self._request_timeout_ms if request_timeout_ms is None else request_timeout_ms
         if isinstance(request, JoinGroupRequest):
             return self.call_soon(self._join, request, node_id, timeout_ms)
         if isinstance(request, SyncGroupRequest):
-            return self.call_soon(self._sync, request, node_id, timeout_ms)
+            return self._sync(request, node_id, timeout_ms)  # no task: nothing comes between it and who awaits it
         if node_id is None:
             node_id = self._engine.manager.least_loaded_node()
         if isinstance(request, ConsumerFetch):
@@ -396,25 +399,37 @@ class ConsumerManager(ManagerView):
 
     async def _sync(self, request: Any, node_id: int, timeout_ms: float) -> Any:
         response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._leaves)
-        # While the SyncGroup was parked, a failed commit or heartbeat may have reset the generation. kafka-python then
-        # compares the answer with no generation at all and raises InconsistentGroupProtocolError to the user. The
-        # answer is of a generation that is over: join again.
-        coordinator = self.coordinator
-        if coordinator is not None and coordinator._generation.generation_id != request.generation_id:
-            coordinator.request_rejoin()
-            raise RebalanceInProgressError(request.group_id)
+        # kafka-python compares the answer with no generation at all where that is over, and raises
+        # InconsistentGroupProtocolError to the user.
+        self._check_generation()
         return response
+
+    def _check_generation(self) -> None:
+        """Join again where the generation that was just joined is over.
+
+        A failed commit or heartbeat may have reset it while the SyncGroup was parked. So may an unsubscribe() between
+        the poll that began the join and the one that takes what came of it.
+        """
+        coordinator = self.coordinator
+        if coordinator is not None and coordinator._generation.generation_id == DEFAULT_GENERATION_ID:
+            coordinator.request_rejoin()
+            raise RebalanceInProgressError(coordinator.group_id)
 
     async def wait_for(self, future: Future, timeout_ms: float | None) -> Any:
         """Await ``future``; KafkaTimeoutError after ``timeout_ms``, or when the consumer is interrupted."""
         if self._join_task is not None and self._join_task[0] is future:
             taken, joined = self._join_task
             try:
-                return await self.wait_for(joined, timeout_ms)
+                assignment = await self.wait_for(joined, timeout_ms)
+            except IllegalStateError as error:
+                # Unsubscribed while its JoinGroup was parked, and made the leader: it had no topics to assign then.
+                raise RebalanceInProgressError(self.coordinator.group_id) from error
             finally:
                 if joined.is_done:
                     taken.success(None)
                     self._join_task = None
+            self._check_generation()
+            return assignment
         wait = Future()
 
         def end(_: Any = None) -> None:

@@ -13,30 +13,9 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from pooledkafka import ConnectionPool, Consumer, Kafka, PoolClosedError, PoolTimeoutError
 from pooledkafka._wire import engine
 from pooledkafka.testing import EmbeddedKafka, Error, Hold
+from tests.pooled.calling import Call
 from tests.pooled.waiting import TIMEOUT_S, until
 from tests.pooled.writing import Writer
-
-
-class Call:
-    """Runs on a thread of its own; what it raised is there to look at."""
-
-    def __init__(self, call: Callable[..., Any], *args: Any) -> None:
-        self.error: BaseException | None = None
-        self._call, self._args = call, args
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._call(*self._args)
-        except BaseException as error:
-            self.error = error
-
-    def ended(self) -> BaseException | None:
-        """Wait for its end; what it raised."""
-        self._thread.join(TIMEOUT_S)
-        assert not self._thread.is_alive(), "it hangs"
-        return self.error
 
 
 class AttachedClient:

@@ -14,6 +14,7 @@ from kafka.structs import TopicPartition
 import pooledkafka._wire.engine
 from pooledkafka import ConnectionPool, Consumer, Kafka
 from pooledkafka.testing import EmbeddedKafka, Fault, Hold
+from tests.pooled.calling import Call
 from tests.pooled.conftest import IMPATIENT
 from tests.pooled.reading import Reader
 from tests.pooled.waiting import until
@@ -177,6 +178,83 @@ def test_a_join_that_ends_between_two_polls_is_not_made_again(
     until(lambda: member.poll(timeout_ms=1) or member.assignment())
     member.poll(timeout_ms=50)
     assert len(joins.requests) == 2, "one to be told its id, and one with it"
+
+
+def test_a_join_that_ends_before_its_member_leaves_is_not_taken(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer]
+) -> None:
+    cluster.create_topic("other")
+    beats = cluster.intercept("Heartbeat", client_id=POOL)
+    assigned: list[set[TopicPartition]] = []
+
+    class Listener:
+        def on_partitions_revoked(self, revoked: Any) -> None: ...
+
+        def on_partitions_assigned(self, partitions: Any) -> None:
+            assigned.append(set(partitions))
+
+    with cluster.intercept("SyncGroup", Hold(), client_id=POOL) as hold:
+        member = consumer(group_id="a", **LIVELY)
+        member.subscribe(["orders"], listener=Listener())
+        until(lambda: member.poll(timeout_ms=1) or hold.requests)
+        hold.release()
+    manager: Any = member._opened()._facade._manager  # type: ignore[union-attr]
+    until(lambda: manager._join_task[1].is_done)
+    member.unsubscribe()
+    member.subscribe(["other"], listener=Listener())
+    until(lambda: member.poll(timeout_ms=1) or member.assignment())
+    assert assigned == [{TopicPartition("other", 0)}]
+    until(lambda: member.poll(timeout_ms=1) or beats.requests)
+    assert all(request.generation_id > 0 for request in beats.requests)
+
+
+def test_a_member_that_unsubscribes_and_is_made_the_leader_then_joins_again(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer]
+) -> None:
+    with cluster.intercept("LeaveGroup", Hold(), client_id=POOL) as leaving:
+        with cluster.intercept("JoinGroup", lambda sent: Hold() if sent.member_id else None, client_id=POOL) as joins:
+            member = consumer("orders", group_id="a", **LIVELY)
+            until(lambda: member.poll(timeout_ms=1) or len(joins.requests) == 2)
+            unsubscribing = Call(member.unsubscribe)
+            leaving.wait_for(1)
+        manager: Any = member._opened()._facade._manager  # type: ignore[union-attr]
+        until(lambda: manager._join_task[1].is_done)
+    assert unsubscribing.ended() is None
+    member.subscribe(["orders"])
+    until(lambda: member.poll(timeout_ms=1) or len(member.assignment()) == 2)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_generation_that_ends_as_its_sync_is_answered_is_joined_again(
+    cluster: EmbeddedKafka, consumer: Callable[..., Consumer], monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    joins = cluster.intercept("JoinGroup", client_id=POOL)
+    member = consumer("orders", group_id="a", **LIVELY)
+    manager: Any = member._opened()._facade._manager  # type: ignore[union-attr]
+    answered, net = manager._engine.send_join, manager._engine.net
+
+    async def ends_soon(*args: Any) -> Any:
+        response = await answered(*args)
+        monkeypatch.undo()
+
+        async def end() -> None:
+            for _ in range(turns):
+                await net.sleep(0)  # others' turns come first
+            coordinator = manager.coordinator  # as where a heartbeat or a commit hears of it
+            coordinator.reset_generation(member_id=coordinator._generation.member_id)
+
+        net.call_soon(end)
+        return response
+
+    async def watch(leases: Any, node_id: int, request: Any, *rest: Any) -> Any:
+        send = ends_soon if type(request).__name__ == "SyncGroupRequest" else answered
+        return await send(leases, node_id, request, *rest)
+
+    monkeypatch.setattr(manager._engine, "send_join", watch)
+    until(lambda: member.poll(timeout_ms=1) or member.assignment())
+    until(lambda: member.poll(timeout_ms=1) or len(joins.requests) == 3)
+    until(lambda: member.poll(timeout_ms=50) or manager.coordinator.stable())
+    assert manager.coordinator._generation.generation_id > 0
 
 
 # -- members that come and go ------------------------------------------------------------------------------------------
