@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-PRODUCERS, GROUPS, MEMBERS = 40, 20, 3
+PROCESSES, PRODUCERS, GROUPS, MEMBERS = 2, 40, 20, 3
 LASTS_S = 60.0
 LIVES_S = 10.0  # a client, before another takes its place
 SETTLED_AFTER_S = 25.0  # by then every client has come and gone twice
@@ -57,13 +60,32 @@ def consume(bootstrap: str, group: str, ends: Callable[[], bool]) -> None:
         consumer.close()
 
 
-def keep_alive(client: Callable[[Callable[[], bool]], None], ends_at: float, errors: list[BaseException]) -> None:
+def keep_alive(client: Callable[[Callable[[], bool]], None], ends_at: float, errors: list[str]) -> None:
     try:
         while time.monotonic() < ends_at:
             until = min(ends_at, time.monotonic() + LIVES_S)
             client(lambda until=until: time.monotonic() >= until)  # type: ignore[misc]
-    except BaseException as error:
-        errors.append(error)
+    except BaseException:
+        errors.append(traceback.format_exc())
+
+
+def load(bootstrap: str, groups: list[str]) -> list[str]:
+    """In a process of its own: kafka-python leaves a socket to the garbage collector now and then, which warns."""
+    ends_at = time.monotonic() + LASTS_S
+    errors: list[str] = []
+    clients: list[Callable[[Callable[[], bool]], None]] = [
+        lambda ends: produce(bootstrap, ends) for _ in range(PRODUCERS // PROCESSES)
+    ]
+    for group in groups:
+        clients += [lambda ends, group=group: consume(bootstrap, group, ends)] * MEMBERS  # type: ignore[misc]
+    threads = [threading.Thread(target=keep_alive, args=(client, ends_at, errors), daemon=True) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LASTS_S + 60)
+        if thread.is_alive():
+            errors.append(f"{thread.name} hangs")
+    return errors
 
 
 @pytest.mark.timeout(240)
@@ -73,22 +95,12 @@ def test_a_hundred_clients_for_a_minute_leave_nothing(server: subprocess.Popen[s
     bootstrap = server.stdout.readline().strip()
     process = psutil.Process(server.pid)
     before = (process.num_threads(), process.num_fds())
-    ends_at = time.monotonic() + LASTS_S
-    errors: list[BaseException] = []
-    clients: list[Callable[[Callable[[], bool]], None]] = [
-        lambda ends: produce(bootstrap, ends) for _ in range(PRODUCERS)
-    ]
-    for group in range(GROUPS):
-        clients += [lambda ends, group=group: consume(bootstrap, f"g{group}", ends)] * MEMBERS  # type: ignore[misc]
-    threads = [threading.Thread(target=keep_alive, args=(client, ends_at, errors)) for client in clients]
-    for thread in threads:
-        thread.start()
-    time.sleep(SETTLED_AFTER_S)  # the load lasts a minute, whatever happens
-    settled = process.memory_info().rss
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    assert errors == []
+    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as processes:
+        groups = [f"g{number}" for number in range(GROUPS)]
+        loads = [processes.submit(load, bootstrap, groups[number::PROCESSES]) for number in range(PROCESSES)]
+        time.sleep(SETTLED_AFTER_S)  # the load lasts a minute, whatever happens
+        settled = process.memory_info().rss
+        assert [each.result() for each in loads] == [[]] * PROCESSES
     growth = process.memory_info().rss - settled
     assert growth < MOST_GROWTH
     deadline = time.monotonic() + 10
