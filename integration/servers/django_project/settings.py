@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 SECRET_KEY = "of a test"
 INSTALLED_APPS = ["pooledkafka.contrib.django", "integration.servers.django_project.ledger"]
 DATABASES = {
-    "default": {
+    "default": json.loads(os.environ["TEST_DATABASE"])
+    if "TEST_DATABASE" in os.environ
+    else {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ["DATABASE"],
         "OPTIONS": {"timeout": 20},

@@ -6,9 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
-from django.db import close_old_connections, reset_queries
+from django.db import connections, reset_queries
 
-__all__ = ["with_fresh_connections"]
+__all__ = ["close_old_connections", "with_fresh_connections"]
+
+
+def close_old_connections() -> None:
+    """Close what is broken or too old, of this thread, but for a connection within a transaction.
+
+    Django's function of that name closes those too: by their autocommit, which is off there, it takes them for ones
+    that an application has forgotten to restore.
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 def with_fresh_connections(handler: Callable[[Any], Any]) -> Callable[[Any], None]:

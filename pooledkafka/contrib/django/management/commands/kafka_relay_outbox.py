@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, close_old_connections, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from pooledkafka.contrib.django import pools
+from pooledkafka.contrib.django._hygiene import close_old_connections
 from pooledkafka.contrib.django._relay import OutboxRelay, Round, Topic
 from pooledkafka.contrib.django._tables import check_table
 from pooledkafka.contrib.django.commands import KafkaCommand
