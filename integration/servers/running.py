@@ -40,7 +40,7 @@ class Server:
         directory: for its log.
         in_master: whether the application uses its pool at import.
         environment: what another application than this package's is told by.
-        ready: what it answers once it serves.
+        ready: what it answers once it serves; None: whatever it answers there says so.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Server:
         *,
         in_master: bool = False,
         environment: Mapping[str, str] | None = None,
-        ready: str = "/stats",
+        ready: str | None = "/stats",
     ) -> None:
         (self.port,) = pick_free_ports(1)
         self._broker_ports = {int(address.rpartition(":")[2]) for address in bootstrap_servers.split(",")}
@@ -92,8 +92,10 @@ class Server:
     def _answers(self) -> bool:
         assert self.process.poll() is None, "it has ended"
         try:
-            self.ask(self._ready)
-        except (OSError, http.client.HTTPException):
+            self.ask(self._ready or "/")
+        except http.client.HTTPException:
+            return self._ready is None
+        except OSError:
             return False
         return True
 
