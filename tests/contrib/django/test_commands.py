@@ -30,6 +30,7 @@ def orders() -> Iterator[str]:
     """A topic of two partitions on the embedded cluster."""
     shop.calls.clear()
     shop.failing.clear()
+    shop.refused.clear()
     embedded_cluster("embedded").create_topic("orders", partitions=2)
     yield "orders"
     pools.close_all()
@@ -96,6 +97,21 @@ class TestConsume:
         assert str(error.value) == expected
         assert expected in caplog.text
         assert committed("billing")[0] == 1, "what was handled is committed, and nothing else"
+
+    def test_so_many_that_fail_in_a_row_end_the_command_and_none_is_lost(self, orders: str) -> None:
+        embedded_cluster("embedded").create_topic("orders.failed")
+        send(b"bad", b"good", b"bad", b"worse", b"last")
+        shop.refused.update({b"bad", b"worse"})
+        with pytest.raises(CommandError, match="2 records in a row"):
+            called("kafka_consume", "check")
+        assert committed("checking")[0] == 4, "those that failed are dead letters"
+        with pools.alias("embedded").consumer(
+            "orders.failed", auto_offset_reset="earliest", consumer_timeout_ms=500
+        ) as consumer:
+            assert [record.value for record in consumer] == [b"bad", b"bad", b"worse"]
+        shop.refused.clear()
+        called("kafka_consume", "check", "--once")
+        assert committed("checking")[0] == 5
 
     def test_once_handles_what_is_there(self, orders: str) -> None:
         send(b"one", b"two")

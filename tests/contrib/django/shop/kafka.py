@@ -10,6 +10,8 @@ calls: list[Any] = []
 """What handlers got."""
 failing: dict[int, Exception] = {}
 """By offset, what ``bill`` raises."""
+refused: set[bytes] = set()
+"""The values that ``check`` cannot handle."""
 
 
 @kafka_handler("orders", group_id="billing", alias="embedded", retries=0, auto_offset_reset="earliest")
@@ -24,3 +26,17 @@ def bill(record: Any) -> None:
 )
 def note(records: list[Any]) -> None:
     calls.append(records)
+
+
+@kafka_handler(
+    "orders",
+    group_id="checking",
+    alias="embedded",
+    retries=0,
+    dead_letter_topic="orders.failed",
+    error_limit=2,
+    auto_offset_reset="earliest",
+)
+def check(record: Any) -> None:
+    if record.value in refused:
+        raise ValueError(f"{record.value!r} is no order")
