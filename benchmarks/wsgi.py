@@ -73,6 +73,7 @@ USED_BEFORE_FORKS = [
 ]
 
 Figures = dict[str, Any]
+Ask = Callable[[Server, str], dict[str, Any]]
 
 
 class Stage:
@@ -91,13 +92,9 @@ class Stage:
 
     def left_in_log(self, topic: str, load: Load) -> Figures:
         """What is there of that which was acknowledged."""
-        log = plain_log(self._brokers.bootstrap, [TopicPartition(topic, number) for number in range(PARTITIONS)])
-        orders = Counter(json.loads(entry[3])["id"] for entries in log.values() for entry in entries)
+        found = left_in_log(self._brokers.bootstrap, topic, load, "id")
         self._brokers.delete([topic])
-        return {
-            "lost": len(set(load.acked) - orders.keys()),
-            "twice": sum(count > 1 for count in orders.values()),
-        }
+        return found
 
     def wait_for_members(self, topic: str) -> bool:
         """Whether every worker is a member of every group, after a while."""
@@ -108,6 +105,16 @@ class Stage:
 
         with closing(KafkaAdminClient(bootstrap_servers=self._brokers.bootstrap)) as admin:
             return came_true(joined, JOINED_WITHIN_S)
+
+
+def left_in_log(bootstrap_servers: str, topic: str, load: Load, named: str) -> Figures:
+    """What is there of that which was acknowledged, by the field of the value that says which order it is."""
+    log = plain_log(bootstrap_servers, [TopicPartition(topic, number) for number in range(PARTITIONS)])
+    orders = Counter(json.loads(entry[3])[named] for entries in log.values() for entry in entries)
+    return {
+        "lost": len(set(load.acked) - orders.keys()),
+        "twice": sum(count > 1 for count in orders.values()),
+    }
 
 
 def came_true(condition: Callable[[], bool], within_s: float, each_s: float = 0.2) -> bool:
@@ -140,13 +147,13 @@ def held_idle(server: Server) -> tuple[int, int]:
     return last
 
 
-def first_orders_ms(server: Server) -> list[float]:
+def first_orders_ms(server: Server, ask: Ask = order) -> list[float]:
     """How long the first order of each worker took, one after the other."""
     took: dict[int, float] = {}
 
     def all_have_answered() -> bool:
         asked = time.monotonic()
-        pid = order(server, uuid.uuid4().hex)["pid"]
+        pid = ask(server, uuid.uuid4().hex)["pid"]
         took.setdefault(pid, (time.monotonic() - asked) * 1000)
         return len(took) == WORKERS
 
@@ -163,6 +170,26 @@ def ended_after_s(server: Server) -> float | None:
     return None if left else time.monotonic() - told
 
 
+def under_load(server: Server, seconds: float, ask: Ask = order) -> tuple[Load, Figures]:
+    """Ask for so long; what was asked for, and how it went."""
+    load = Load(server, CLIENTS, ask)
+    began, most = time.monotonic(), held(server)
+    while time.monotonic() < began + seconds:
+        most = max(most, held(server))
+        time.sleep(0.5)
+    load.stop()
+    took_s = time.monotonic() - began
+    cuts = statistics.quantiles(load.took_s, n=100) if len(load.took_s) > 1 else [float("nan")] * 99
+    return load, {
+        "most": most[0],
+        "p50_ms": cuts[49] * 1000,
+        "p99_ms": cuts[98] * 1000,
+        "per_s": len(load.acked) / took_s,
+        "acknowledged": len(load.acked),
+        "failed": len(load.errors),
+    }
+
+
 def measure(stage: Stage, shop: Shop, seconds: float) -> Figures:
     server, topic = stage.run(shop, consumers=0)
     with server:
@@ -172,26 +199,13 @@ def measure(stage: Stage, shop: Shop, seconds: float) -> Figures:
         server.ask_each_worker("/stats", WORKERS)
         joined = stage.wait_for_members(topic)
         idle = held_idle(server)
-        most = idle
-        load = Load(server, CLIENTS, order)
-        began = time.monotonic()
-        while time.monotonic() < began + seconds:
-            most = max(most, held(server))
-            time.sleep(0.5)
-        load.stop()
-        took_s = time.monotonic() - began
+        load, loaded = under_load(server, seconds)
         ended_s = ended_after_s(server)
-    cuts = statistics.quantiles(load.took_s, n=100) if len(load.took_s) > 1 else [float("nan")] * 99
     return {
         "first_ms": statistics.median(first),
         "idle": idle[0],
         "idle_one_broker": idle[1],
-        "most": most[0],
-        "p50_ms": cuts[49] * 1000,
-        "p99_ms": cuts[98] * 1000,
-        "per_s": len(load.acked) / took_s,
-        "acknowledged": len(load.acked),
-        "failed": len(load.errors),
+        **loaded,
         "joined": joined,
         "ended_s": ended_s,
         **stage.left_in_log(topic, load),
@@ -273,21 +287,28 @@ def carry_out(stage: Stage, rounds: int, seconds: float) -> bool:
     return not any(figures["lost"] or figures["twice"] or figures["failed"] for figures in pooled)
 
 
-def main(given: list[str]) -> int:
+def options(program: str, says: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.wsgi", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {program}", description=says, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bootstrap", metavar="HOST:PORT", help="a running cluster")
     parser.add_argument("--backend", choices=["docker", "embedded"], default="docker")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of load, for each shop and round")
-    arguments = parser.parse_args(given)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of load, for each way and round")
+    return parser
+
+
+def versions(*names: str) -> str:
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def main(given: list[str]) -> int:
+    arguments = options("benchmarks.wsgi", __doc__).parse_args(given)
     with (
         running(arguments.backend, arguments.bootstrap) as brokers,
         tempfile.TemporaryDirectory(prefix="benchmarks-wsgi-") as directory,
     ):
-        servers = ", ".join(f"{name} {version(name)}" for name in ("gunicorn", "flask"))
-        print(f"{machine(brokers)}, {servers}", end="\n\n", flush=True)
+        print(f"{machine(brokers)}, {versions('gunicorn', 'flask')}", end="\n\n", flush=True)
         return 0 if carry_out(Stage(brokers, Path(directory)), arguments.rounds, arguments.seconds) else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 pytest.importorskip("psutil")
 
+from benchmarks import wsgi
 from benchmarks.goals import GOALS
 from benchmarks.libraries import LIBRARIES, WAYS, missing
 
@@ -130,3 +132,20 @@ def test_what_cannot_be_measured_is_said() -> None:
     too_few = run("many_clients", "--rate", "1", "--load", "10")
     assert too_few.returncode == 2
     assert "of less than 100 there is no p99" in too_few.stderr
+
+
+@pytest.mark.parametrize("name", ["wsgi", "django_shop"])
+def test_servers(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In short: connections need not settle, and orders that stock kafka-python never sends are not waited for."""
+    for constant, value in {"SETTLED_AFTER_S": 0.2, "SETTLED_WITHIN_S": 1.0, "FORKED_WITHIN_S": 3.0}.items():
+        monkeypatch.setattr(wsgi, constant, value)
+    monkeypatch.setattr(wsgi, "SHOPS", wsgi.SHOPS[:1])
+    run = importlib.import_module(f"benchmarks.{name}").main
+    assert run(["--backend", "embedded", "--rounds", "1", "--seconds", "1"]) == 0, "nothing is lost over a pool"
+    _, loaded, forked = capsys.readouterr().out.split("\n\n")
+    (pooled,) = (row.split("|") for row in loaded.splitlines() if row.startswith("| pooledkafka"))
+    *_, acknowledged, failed, lost, twice, ended, _ = (cell.strip() for cell in pooled)
+    assert int(acknowledged) > 0
+    assert (failed, lost, twice) == ("0", "0", "0")
+    assert ended.endswith(" s")
+    assert "kafka-python" in forked
