@@ -60,7 +60,7 @@ def measure_forked(brokers: RunningBrokers, directory: Path, way: dict[str, str]
         ended_s = wsgi.ended_after_s(server)
     found = wsgi.left_in_log(brokers.bootstrap, TOPIC, load, "item")
     brokers.delete([TOPIC])
-    return {"acknowledged": len(load.acked), "failed": len(load.errors), "ended_s": ended_s, "errors": [], **found}
+    return {**wsgi.taken(load), "ended_s": ended_s, **found}
 
 
 def carry_out(brokers: RunningBrokers, directory: Path, rounds: int, seconds: float) -> bool:

@@ -185,8 +185,7 @@ def under_load(server: Server, seconds: float, ask: Ask = order) -> tuple[Load, 
         "p50_ms": cuts[49] * 1000,
         "p99_ms": cuts[98] * 1000,
         "per_s": len(load.acked) / took_s,
-        "acknowledged": len(load.acked),
-        "failed": len(load.errors),
+        **taken(load),
     }
 
 
@@ -220,13 +219,15 @@ def measure_forked(stage: Stage, shop: Shop) -> Figures:
         came_true(lambda: len(load.acked) >= FORKED_ORDERS, FORKED_WITHIN_S)
         load.stop()
         ended_s = ended_after_s(server)
+    return {**taken(load), "ended_s": ended_s, **stage.left_in_log(topic, load)}
+
+
+def taken(load: Load) -> Figures:
     errors = Counter(reason_in(error) for error in load.errors)
     return {
         "acknowledged": len(load.acked),
         "failed": len(load.errors),
-        "ended_s": ended_s,
         "errors": [error for error, _ in errors.most_common(1)],
-        **stage.left_in_log(topic, load),
     }
 
 
