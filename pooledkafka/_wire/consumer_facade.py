@@ -401,17 +401,17 @@ class ConsumerManager(ManagerView):
         response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._leaves)
         # kafka-python compares the answer with no generation at all where that is over, and raises
         # InconsistentGroupProtocolError to the user.
-        self._check_generation()
+        self._join_again_unless(lambda generation_id: generation_id == request.generation_id)
         return response
 
-    def _check_generation(self) -> None:
-        """Join again where the generation that was just joined is over.
+    def _join_again_unless(self, is_current: Callable[[int], bool]) -> None:
+        """See to it that the generation that was just joined is not over.
 
         A failed commit or heartbeat may have reset it while the SyncGroup was parked. So may an unsubscribe() between
         the poll that began the join and the one that takes what came of it.
         """
         coordinator = self.coordinator
-        if coordinator is not None and coordinator._generation.generation_id == DEFAULT_GENERATION_ID:
+        if coordinator is not None and not is_current(coordinator._generation.generation_id):
             coordinator.request_rejoin()
             raise RebalanceInProgressError(coordinator.group_id)
 
@@ -428,7 +428,7 @@ class ConsumerManager(ManagerView):
                 if joined.is_done:
                     taken.success(None)
                     self._join_task = None
-            self._check_generation()
+            self._join_again_unless(lambda generation_id: generation_id != DEFAULT_GENERATION_ID)
             return assignment
         wait = Future()
 

@@ -365,10 +365,16 @@ def synced(facade: ConsumerFacade, engine: Engine, generation_now: int) -> tuple
             _generation=generation,
             request_rejoin=lambda: rejoins.append("rejoin"),
             _do_join_and_sync_async=None,
+            group_id="billing",
         )
     )
     Joins(engine, SyncGroupResponse(version=3, error_code=0, assignment=b"mine"))
-    future = facade._manager.send(SyncGroupRequest(group_id="billing", generation_id=5), 1)
+    request = SyncGroupRequest(group_id="billing", generation_id=5)
+
+    async def send() -> Any:
+        return await facade._manager.send(request, 1)
+
+    future = facade._manager.call_soon(send)
     settle(engine)
     return future, rejoins
 

@@ -497,7 +497,7 @@ def test_a_coordinator_has_a_generation_and_can_be_told_to_rejoin() -> None:
     coordinator.rejoin_needed = False
     assert coordinator.stable() is False
     coordinator.request_rejoin()
-    assert coordinator.rejoin_needed is True, "consumer_facade._check_generation and _tell_siblings"
+    assert coordinator.rejoin_needed is True, "consumer_facade._join_again_unless and _tell_siblings"
 
 
 def test_a_join_answer_has_the_members_subscriptions() -> None:
