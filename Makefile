@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 
-.PHONY: help demo test unit integration lint format clean
+.PHONY: help demo test unit integration lint format docs clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +34,12 @@ format: $(READY) ## mend the style
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+docs: $(READY) ## the documentation, as HTML in docs/_build
+	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build
+	@echo 'open docs/_build/index.html'
+
 clean: ## remove the virtual environment and what tools left behind
-	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 $(READY): setup.cfg pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; install Python $(SUPPORTED), or name one: make PYTHON=..." >&2; exit 1; }
