@@ -22,7 +22,7 @@ _GRACE_MS = 1_000.0
 _DROPPED_S = 30.0
 """How long a pool that was dropped may go on to deliver what was sent before."""
 
-_EXITED = "records were not delivered before the interpreter ended; call flush() or disconnect() before"
+_EXITED = "the interpreter ended; call flush() or disconnect() before"
 
 _open: set[Connection] = set()  # added to and taken from by any thread, one atomic step each
 _exiting = threading.Event()
@@ -55,7 +55,7 @@ class Connection:
             self.engine.leave_groups(max(_GRACE_MS, (deadline - time.monotonic()) * 1000))
             return self.senders.close(max(0.0, deadline - time.monotonic()) * 1000)
         except BaseException:  # a second signal, say
-            _tell(self.senders.give_up(), "records were not delivered, since the wait for them was cut short")
+            self._tell(self.senders.give_up(), "the wait for them was cut short")
             raise
         finally:
             self.engine.stop()
@@ -87,7 +87,17 @@ class Connection:
     def _end_dropped(self) -> None:
         undelivered = self.end(time.monotonic() + _DROPPED_S)
         if not exiting():  # else that was told
-            _tell(undelivered, "records were not delivered in time after their pool was dropped")
+            self._tell(undelivered, "their pool was dropped; call disconnect() before")
+
+    def _tell(self, undelivered: Mapping[str, int], cause: str) -> None:
+        if undelivered:
+            _log.warning(
+                "records.not_delivered",
+                pool=self.engine.name,
+                undelivered=sum(undelivered.values()),
+                topics=dict(sorted(undelivered.items())),
+                cause=cause,
+            )
 
     # -- with the interpreter ------------------------------------------------------------------------------------------
 
@@ -106,9 +116,9 @@ class Connection:
                 left.wait(max(0.0, deadline - time.monotonic()))
                 undelivered = flushed(max(0.0, deadline - time.monotonic()) * 1000)
             except BaseException:  # another signal
-                _tell(self.senders.give_up(), _EXITED)
+                self._tell(self.senders.give_up(), _EXITED)
                 raise
-            _tell(undelivered, _EXITED)
+            self._tell(undelivered, _EXITED)
 
         return wait
 
@@ -124,11 +134,6 @@ def counted(undelivered: Mapping[str, int]) -> str:
     """How many records of which topics, for messages."""
     topics = ", ".join(f"{count} of {topic}" for topic, count in sorted(undelivered.items()))
     return f"{sum(undelivered.values())} records ({topics})"
-
-
-def _tell(undelivered: Mapping[str, int], event: str) -> None:
-    if undelivered:
-        _log.warning(event, undelivered=sum(undelivered.values()), topics=dict(sorted(undelivered.items())))
 
 
 def _at_exit() -> None:

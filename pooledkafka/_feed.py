@@ -25,7 +25,8 @@ class Feed:
     ends when none is left, so that a pool without listeners costs nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pool: str = "") -> None:
+        self._pool = pool  # its client id, for the log
         # Taken by `with self._lock`, never by the condition, whose own way in is Python code: an exception of a signal
         # handler would leave it locked, and the I/O thread, which tells events, waiting for ever.
         self._lock = new_lock(LockName.FEED)
@@ -95,4 +96,4 @@ class Feed:
                 try:
                     listener(event)
                 except Exception as error:
-                    _log.warning("a listener failed", event_type=type(event).__name__, error=repr(error))
+                    _log.warning("listener.failed", pool=self._pool, told=type(event).__name__, error=repr(error))

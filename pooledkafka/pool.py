@@ -171,7 +171,7 @@ class ConnectionPool:
         self._ending: _Ending | None = None  # set while disconnect() waits for clients; read by any thread
         self._ended_created = 0  # connections of engines that have been stopped
         self._ended_closed = 0
-        self._feed = Feed()
+        self._feed = Feed(self.options["client_id"])
         inherit(self)
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
@@ -224,8 +224,12 @@ class ConnectionPool:
                 self._connection = Connection(engine, self.options["exit_timeout_ms"])
                 self._state = State.CONNECTED
             for concern in uwsgi_concerns():
-                _log.warning("uWSGI is not set up for connection pools", concern=concern)
-            _log.info("connected", bootstrap_servers=self.options["bootstrap_servers"])
+                _log.warning("pool.uwsgi_not_set_up", pool=self.options["client_id"], concern=concern)
+            _log.info(
+                "pool.connected",
+                pool=self.options["client_id"],
+                bootstrap_servers=self.options["bootstrap_servers"],
+            )
 
     def disconnect(self, timeout_ms: float = 30_000) -> None:
         """End all clients' work and close every connection; returns at once if not connected.
@@ -274,7 +278,7 @@ class ConnectionPool:
                 self._feed.tell(ClientDetached(client.kind))
             for _ in range(producers):
                 self._feed.tell(ClientDetached("producer"))
-            _log.info("disconnected", undelivered=undelivered.total())
+            _log.info("pool.disconnected", pool=self.options["client_id"], undelivered=undelivered.total())
         self._feed.drain(_LISTENERS_S)
         if undelivered:
             raise PoolTimeoutError(
@@ -306,8 +310,7 @@ class ConnectionPool:
         finally:
             life.release()
 
-    @staticmethod
-    def _detach_all(clients: list[AttachedClient], deadline: float) -> None:
+    def _detach_all(self, clients: list[AttachedClient], deadline: float) -> None:
         # Consumers first: what their handlers were about to send is still sent. All are told before any is waited for,
         # and none for long while there are others: one whose handler does not return would take all of their time.
         waiting = sorted(clients, key=lambda client: client.kind, reverse=True)
@@ -320,12 +323,19 @@ class ConnectionPool:
                 try:
                     ended = client._detach(left_ms, _TURN_MS)
                 except Exception as error:  # the others, and the records of the producers, must not suffer for it
-                    _log.warning("a client did not end in order", client=client.kind, error=repr(error))
+                    _log.warning(
+                        "client.not_ended", pool=self.options["client_id"], client=client.kind, error=repr(error)
+                    )
                     continue
                 if not ended and left_ms:
                     busy.append(client)
                 elif not ended:
-                    _log.warning("a client did not end in order, for a thread is in a call of it", client=client.kind)
+                    _log.warning(
+                        "client.not_ended",
+                        pool=self.options["client_id"],
+                        client=client.kind,
+                        error="a thread is in a call of it, which has not returned",
+                    )
             waiting = busy
 
     def __del__(self) -> None:

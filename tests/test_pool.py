@@ -333,7 +333,7 @@ def test_a_client_that_does_not_end_in_order_holds_up_no_other(
         attach(pool, client)
     pool.disconnect()
     assert len(ended) == 3
-    assert caplog.text.count("a client did not end in order") == 3
+    assert caplog.text.count("client.not_ended") == 3
     assert threads() == set()
 
 

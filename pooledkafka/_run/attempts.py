@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pooledkafka._logging import get_logger
@@ -26,6 +26,7 @@ class Attempts:
         dead_letters: None: what cannot be handled ends the run.
         deserialize: what the handler gets in place of a record as it was written.
         pause: waits so many seconds, less where the run is to end; whether it goes on.
+        context: of what is logged: the pool and the group.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Attempts:
         dead_letters: DeadLetters | None,
         deserialize: Callable[[Any], Any],
         pause: Callable[[float], bool],
+        context: Mapping[str, Any] | None = None,
     ) -> None:
+        self._context = dict(context or {})
         self._handler = handler
         self._options = options
         self._dead_letters = dead_letters
@@ -61,7 +64,7 @@ class Attempts:
             except Exception as error:
                 if attempt > self._options.retries:
                     return self._set_aside(records, error, attempt, is_over)
-                _log.warning("handler.failed", **_where(records), error=repr(error), attempt=attempt)
+                _log.warning("handler.failed", **self._context, **_where(records), error=repr(error), attempt=attempt)
             else:
                 if inspect.iscoroutine(result):
                     result.close()
@@ -84,7 +87,13 @@ class Attempts:
             raise error
         if not self._dead_letters.add(records, error, attempts, lambda: self._pause(0.0) and not is_over()):
             return False
-        _log.error("record.dead_lettered", **_where(records), to=self._dead_letters.topic, error=repr(error))
+        _log.error(
+            "record.dead_lettered",
+            **self._context,
+            **_where(records),
+            to=self._dead_letters.topic,
+            error=repr(error),
+        )
         self._failed_in_a_row += len(records)
         limit = self._options.error_limit
         if limit is not None and self._failed_in_a_row >= limit:

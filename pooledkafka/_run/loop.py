@@ -63,7 +63,14 @@ class Run:
                 stack.callback(letters.close)
             progress = Progress(options.progress, wired.group or "consumer", wired.lag)
             stack.callback(progress.close)
-            self._attempts = attempts = Attempts(self._handler, options, letters, wired.deserialize, self._pause)
+            self._attempts = attempts = Attempts(
+                self._handler,
+                options,
+                letters,
+                wired.deserialize,
+                self._pause,
+                {"pool": self._pool.options["client_id"], "group": wired.group},
+            )
 
             def handle(records: list[Any], is_over: Callable[[], bool]) -> bool:
                 if not attempts.handle(records, is_over):

@@ -411,7 +411,7 @@ class ClusterView:
             try:
                 listener(self)
             except Exception as error:
-                _log.warning("a client cannot use the new metadata", error=repr(error))
+                _log.warning("metadata.not_usable", error=repr(error))
 
     def __str__(self) -> str:
         return f"view of {self._shared}"

@@ -103,12 +103,14 @@ class Engine:
         except BaseException:
             self.net.close()
             raise
+        self.name: str = self.manager.config["client_id"]
+        """What the log calls the pool; from any thread."""
         self.manager.cluster.add_listener(self._refreshed)
         self.client = SharedClient(self.net, self.manager)
         self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes)
         self.coordinators = Coordinators(self.net, self.manager)
         self.decoded = DecodedBatches(fetch_buffer_bytes // 2)
-        self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"])
+        self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"], self.name)
         self.commits = Commits(self.net, self.manager, self._start_leased)
         self._consumers: list[GroupMember] = []
         self._leases = Leases(leased_connections_per_second, self.manager.is_connected)
@@ -161,7 +163,7 @@ class Engine:
                 self.net.run(self.commits.close)
                 self.net.run(self.manager.close)
             except Exception as error:  # the I/O thread may have died; what it held is still closed below
-                _log.warning("could not close the connections in order", error=repr(error))
+                _log.warning("pool.not_closed", pool=self.name, error=repr(error))
             self.net.close()
 
     @property
@@ -174,15 +176,17 @@ class Engine:
         try:
             self.call(self._leave_groups, timeout_ms)
         except Exception as error:  # the I/O thread may have died
-            _log.warning("consumers could not leave their groups", error=repr(error))
+            _log.warning("group.not_left", pool=self.name, error=repr(error))
 
     async def _leave_groups(self, timeout_ms: float) -> None:
-        leaving = [self.net.call_soon_with_future(member.leave, timeout_ms) for member in list(self._consumers)]
-        for left in leaving:
+        members = list(self._consumers)
+        leaving = [self.net.call_soon_with_future(member.leave, timeout_ms) for member in members]
+        for member, left in zip(members, leaving, strict=True):
             try:
                 await left
             except Exception as error:  # the others leave all the same
-                _log.warning("a consumer could not leave its group", error=repr(error))
+                group = member.coordinator.group_id
+                _log.warning("group.not_left", pool=self.name, group=group, error=repr(error))
 
     def begin_exit(self, timeout_ms: float) -> threading.Event:
         """Let all consumers leave their groups while threads may go on to poll them; set when they have. Never waits.
@@ -354,23 +358,29 @@ class Engine:
         self._tell(ConnectionCreated(*where))
         connection.init_future.add_callback(lambda _: self._ready(key, connection, where))
         connection.init_future.add_errback(lambda error: self._failed(key, error))
-        connection.close_future.add_both(lambda error: self._ended(key, error, where))
+        connection.close_future.add_both(lambda error: self._ended(key, connection, error, where))
 
     def _ready(self, key: LaneKey, connection: Any, where: tuple[int, str, str]) -> None:
         self.created[key.lane] += 1
         self.refusals.clear()
         connection.close_future.add_both(lambda _: self.closed.update([key.lane]))
+        _log.debug("connection.ready", pool=self.name, broker=key.node_id, lane=key.lane.value)
         self._tell(ConnectionReady(*where))
 
-    def _ended(self, key: LaneKey, error: BaseException | None, where: tuple[int, str, str]) -> None:
+    def _ended(self, key: LaneKey, connection: Any, error: BaseException | None, where: tuple[int, str, str]) -> None:
         reason = self.manager.reason_of(key)
         if reason == "failed" and error is None:
             reason = "bootstrapped"  # the one that kafka-python closes by itself without an error
         if key.lane is Lane.BOOTSTRAP and error is not None:
             self._not_found(key, error)
+        if reason == "failed" and connection.init_future.succeeded():
+            _log.info("connection.lost", pool=self.name, broker=key.node_id, lane=key.lane.value, error=repr(error))
         self._tell(ConnectionClosed(*where, reason, error if reason == "failed" else None))
 
     def _throttled(self, key: LaneKey, throttle_time_ms: int) -> None:
+        _log.info(
+            "broker.throttles", pool=self.name, broker=key.node_id, lane=key.lane.value, throttle_ms=throttle_time_ms
+        )
         self._tell(Throttled(key.node_id, key.lane.value, throttle_time_ms))
 
     def _logged_in(self, key: LaneKey) -> None:
@@ -380,7 +390,7 @@ class Engine:
         self._tell(MetadataRefreshed(len(cluster.brokers()), len(cluster.topics())))
 
     def _failed(self, key: LaneKey, error: BaseException) -> None:
-        _log.info("connection failed", broker=key.node_id, lane=key.lane.value, error=repr(error))
+        _log.info("connection.failed", pool=self.name, broker=key.node_id, lane=key.lane.value, error=repr(error))
         if key.lane is Lane.BOOTSTRAP:
             return
         self._last_failure = refusal_of(self._address(key), error, self.manager.config)

@@ -105,7 +105,13 @@ class Login(SaslReauthenticator):  # type: ignore[misc]
             if began:  # nothing is in flight: kafka-python closes the connection
                 raise
             # What is in flight is still answered; after that, whoever needs the connection opens another.
-            _log.warning("could not log in again", lane=self._key.lane.value, error=repr(error))
+            _log.warning(
+                "login.not_renewed",
+                pool=self._conn.config["client_id"],
+                broker=self._key.node_id,
+                lane=self._key.lane.value,
+                error=repr(error),
+            )
             return
         if not self._conn.closed:
             self._done(self._key)
@@ -120,7 +126,14 @@ class Login(SaslReauthenticator):  # type: ignore[misc]
                 pause_s = min(_RETRY_S, (self.session_ends_at - time.monotonic()) / 2)
                 if pause_s < 0.01 or self._conn.closed:
                     raise
-                _log.warning("no token to log in again with", error=repr(error), retry_s=round(pause_s, 2))
+                _log.warning(
+                    "login.no_token",
+                    pool=self._conn.config["client_id"],
+                    broker=self._key.node_id,
+                    lane=self._key.lane.value,
+                    error=repr(error),
+                    retry_s=round(pause_s, 2),
+                )
             pause = Future()
             net = self._conn.net
             net.call_later(pause_s, lambda pause=pause: pause.success(None))

@@ -168,7 +168,7 @@ class ProducerFacade:
         if opened.succeeded():
             return True
         cause = repr(opened.exception) if opened.is_done else f"not within {timeout_ms:.0f} ms"
-        _log.info("broker not ready", broker=node_id, cause=cause)
+        _log.info("broker.not_ready", pool=self._engine.name, broker=node_id, error=cause)
         return False
 
     def _on_io_thread(self, action: Any) -> None:

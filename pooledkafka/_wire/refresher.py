@@ -29,7 +29,8 @@ class MetadataRefresher:
     fetches at once; both go through ``SharedCluster.request_update``, which makes one request of many wishes.
     """
 
-    def __init__(self, cluster: Any, metadata_max_age_ms: float) -> None:
+    def __init__(self, cluster: Any, metadata_max_age_ms: float, pool: str = "") -> None:
+        self._pool = pool  # its client id, for the log
         self._cluster = weakref.ref(cluster)  # the thread does not keep an abandoned pool alive
         self._max_age_s = metadata_max_age_ms / 1000
         self._stopped = threading.Event()
@@ -66,7 +67,7 @@ class MetadataRefresher:
         try:
             future = cluster.request_update()
         except (KafkaError, RuntimeError) as error:  # the event loop has ended: stop() comes next
-            _log.debug("metadata refresh not possible", error=repr(error))
+            _log.debug("metadata.not_asked", pool=self._pool, error=repr(error))
             return False
         future.add_both(lambda _: over.set())
         self._waits_for = over
@@ -75,5 +76,5 @@ class MetadataRefresher:
         if not over.wait(_ANSWER_WITHIN_S) or not future.is_done:
             return False
         if future.exception is not None:
-            _log.warning("metadata refresh failed", error=repr(future.exception))
+            _log.warning("metadata.refresh_failed", pool=self._pool, error=repr(future.exception))
         return bool(future.succeeded())

@@ -298,7 +298,7 @@ class WiredConsumer:
         try:
             self.calling(self.kafka.commit, timeout_ms=timeout_ms)
         except (CommitFailedError, RebalanceInProgressError, PoolClosedError) as error:
-            _log.warning("could not commit what was handled", group=self.group, error=repr(error))
+            _log.warning("commit.failed", pool=self._engine.name, group=self.group, error=repr(error))
 
     def interrupt(self) -> None:
         """Make the poll that waits now, or the next, raise ``Interrupted``; from any thread."""

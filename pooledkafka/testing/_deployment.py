@@ -117,7 +117,7 @@ class Deployment:
                     # Taken between our look and Docker's. The ports were our choice, so choose others.
                     if attempt == _PORT_ATTEMPTS:
                         raise
-                    _log.info("a port was taken, trying others", node_id=node_id, error=str(error))
+                    _log.info("cluster.port_taken", broker=node_id, error=str(error))
                     broker.remove()
             raise AssertionError("unreachable")
 

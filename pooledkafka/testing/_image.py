@@ -103,7 +103,7 @@ def _has_image(client: Any, image: str) -> bool:
 
 
 def _pull(client: Any, image: str) -> None:
-    _log.info("pulling the Kafka image", image=image)
+    _log.info("image.pulling", image=image)
     with _registry_errors(image):
         client.images.pull(image)
 
@@ -139,7 +139,7 @@ def _exclusively() -> Iterator[None]:
 
 def _build(client: Any, image: str) -> None:
     build_id = uuid.uuid4().hex
-    _log.info("building the Kafka image, once on this machine", image=image)
+    _log.info("image.building", image=image)
     with tempfile.TemporaryDirectory(prefix="pooledkafka-image-") as directory:
         context = Path(directory)
         shutil.copytree(RECIPE, context, dirs_exist_ok=True)

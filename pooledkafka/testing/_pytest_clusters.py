@@ -118,7 +118,7 @@ class FaultClusters:
         try:
             cluster.wait_until_healthy()
         except UnhealthyClusterError as error:
-            _log.warning("a cluster did not recover from the last test's faults; starting another", problem=str(error))
+            _log.warning("cluster.replaced", error=str(error))
             return False
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,8 @@ def names_of(page: Path, cluster: EmbeddedKafka) -> Iterator[dict[str, Any]]:
     kafka = Kafka(**cluster.client_options(), client_id="docs")
     names: dict[str, Any] = {"kafka": kafka, "pytest": pytest, "Drop": Drop, "bill": print}
     with ExitStack() as stack:
+        for logger in map(logging.getLogger, ("", "pooledkafka", "kafka")):
+            stack.callback(logger.setLevel, logger.level)
         if page.name == "README.md":
             names["bill"] = lambda record: names["consumer"].stop()
         elif page.name == "wsgi.md":

@@ -94,7 +94,7 @@ def test_it_ends(
     only_said(ended, raises)
     if where in ("flush", "get"):
         lost = how == "without"
-        assert ("records were not delivered" in ended.err) is lost, ended.err
+        assert ("records.not_delivered" in ended.err) is lost, ended.err
         assert cluster.high_watermark_of("orders") == RECORDS + (not lost)
         return
     if where in MEMBERS:

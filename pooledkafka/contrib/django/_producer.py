@@ -142,7 +142,7 @@ class AliasProducer:
         future = alias.producer(encoded=True).send(message.topic, **message.as_sent())
         future.add_errback(
             lambda error: _log.error(
-                "a record of a committed transaction was not delivered",
+                "on_commit.not_delivered",
                 topic=message.topic,
                 alias=message.alias,
                 error=repr(error),

@@ -113,7 +113,7 @@ class OutboxRelay:
             self._rows().filter(pk__in=acknowledged).delete()
             done.sent = len(acknowledged)
         for pk, reason in done.failed.items():
-            _log.error("an outbox record was not sent", id=pk, error=reason)
+            _log.error("outbox.not_sent", id=pk, error=reason)
         return done
 
     @contextmanager

@@ -83,12 +83,12 @@ class _Worker:
             error = raised.error if isinstance(raised, _DatabaseAway) else raised
             self.failure = self._explained(error)
             self.failure.__cause__ = error
-            _log.error(str(self.failure), exc_info=error)
+            _log.error("handler.ended", handler=self.handler.name, error=str(self.failure), exc_info=error)
         finally:
             try:
                 connections.close_all()
             except Exception as error:  # as with a connection that broke; the thread's end drops it anyway
-                _log.warning("a handler's connections were not closed", handler=self.handler.name, exc_info=error)
+                _log.warning("handler.connections_not_closed", handler=self.handler.name, exc_info=error)
             finally:
                 self._ended.put(self)  # which the supervisor waits for, whatever comes
 

@@ -99,7 +99,7 @@ class Broker:
     def admit(self, connection: Connection) -> bool:
         """A client has connected; False: it is one too many, as ``max.connections.per.ip`` says."""
         if not self._ports or len(self._connections) >= self.settings.max_connections_per_ip:
-            _log.warning("too many connections; closing the new one", node_id=self.node_id)
+            _log.warning("embedded.too_many_connections", broker=self.node_id)
             return False
         self._connections.add(connection)
         connection.record.number = next(self._numbers)

@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         while len(self._buffer) >= 4 and not self.ended.is_set():
             (size,) = struct.unpack_from(">i", self._buffer)
             if not 0 <= size <= self.broker.settings.socket_request_max_bytes:
-                _log.warning("a frame of a length that cannot be; closing", node_id=self.broker.node_id, size=size)
+                _log.warning("embedded.bad_frame", broker=self.broker.node_id, size=size)
                 self._end()
                 return
             if len(self._buffer) < 4 + size:
@@ -163,12 +163,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(hangup.last_bytes)
         except Malformed as problem:
             _log.warning(
-                "a request cannot be served; closing its connection",
-                node_id=self.broker.node_id,
-                problem=str(problem),
+                "embedded.not_served",
+                broker=self.broker.node_id,
+                error=str(problem),
             )
         except Exception:  # a mistake of the embedded broker's; its client is not to wait for ever
-            _log.exception("a request could not be served; closing its connection", node_id=self.broker.node_id)
+            _log.exception("embedded.failed", broker=self.broker.node_id)
         finally:
             self._transport.close()
 

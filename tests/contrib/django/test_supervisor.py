@@ -102,7 +102,7 @@ def test_connections_that_cannot_be_closed_do_not_hold_up_the_end(
 
     monkeypatch.setattr(connections, "close_all", fail)
     Supervisor([handler(print)], pools, {"until_end": True}).run()
-    assert "a handler's connections were not closed" in caplog.text
+    assert "handler.connections_not_closed" in caplog.text
 
 
 def test_what_cannot_be_handled_goes_to_the_dead_letter_topic_and_the_rest_goes_on() -> None:
