@@ -16,6 +16,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
 from pooledkafka import Admin, ConnectionPool, Consumer, Kafka, Producer
+from pooledkafka.contrib.opentelemetry import PooledKafkaInstrumentor
 from pooledkafka.testing import Drop, EmbeddedKafka
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,6 +31,7 @@ def names_of(page: Path, cluster: EmbeddedKafka) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
         for logger in map(logging.getLogger, ("", "pooledkafka", "kafka")):
             stack.callback(logger.setLevel, logger.level)
+        stack.callback(PooledKafkaInstrumentor().uninstrument)
         if page.name == "README.md":
             names["bill"] = lambda record: names["consumer"].stop()
         elif page.name == "wsgi.md":
