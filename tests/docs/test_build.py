@@ -9,8 +9,6 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-pytest.importorskip("sphinx")
-
 
 def built(source: Path, to: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(source), str(to)]

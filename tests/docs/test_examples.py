@@ -5,6 +5,7 @@ One that cannot is marked where it stands, with the reason: ``<!-- skip: next "n
 
 from __future__ import annotations
 
+import inspect
 import re
 import unittest
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
+from pooledkafka import Kafka, PoolStats
+from pooledkafka.config import CONNECTION_OPTIONS
 from pooledkafka.testing import EmbeddedKafka
 from tests.docs.pages import PAGES, ROOT, names_of
 
@@ -71,3 +74,19 @@ def test_a_mark_holds_for_one_example_only(tmp_path: Path, cluster: EmbeddedKafk
     page.write_text(page.read_text() + block)
     with pytest.raises(NameError, match="nobody"):
         test_the_examples_of_a_page_run(page, cluster)
+
+
+def test_the_figures_and_options_that_pages_explain_are_there() -> None:
+    named = {
+        "operations.md": set(PoolStats.__dataclass_fields__),
+        "tuning.md": {*inspect.signature(Kafka.connection_pool).parameters, *CONNECTION_OPTIONS},
+    }
+    for page, known in named.items():
+        table = re.search(r"^\| (figure|option) \|.*?\n\n", (ROOT / "docs" / page).read_text(), re.M | re.S)
+        assert table is not None
+        first = [row.split("|")[1] for row in table[0].strip().splitlines()[2:]]
+        told = {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+        assert told, page
+        assert told <= known, page
+    options = set(inspect.signature(Kafka.connection_pool).parameters) - {"self"}
+    assert options <= told, "each option of a pool is on the page"

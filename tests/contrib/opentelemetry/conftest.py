@@ -6,19 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from pooledkafka import ConnectionPool, Kafka
-from pooledkafka.testing import EmbeddedKafka
-
-pytest.importorskip("opentelemetry.sdk")
-
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from pooledkafka import ConnectionPool, Kafka
 from pooledkafka.contrib.opentelemetry import PooledKafkaInstrumentor
+from pooledkafka.testing import EmbeddedKafka
 
 
 class Told:

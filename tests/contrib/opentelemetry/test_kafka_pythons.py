@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.instrumentation.kafka import KafkaInstrumentor
 
 from pooledkafka import ConnectionPool, Consumer, Producer
 from tests.contrib.opentelemetry.conftest import Told
 
-kafka_instrumentation = pytest.importorskip("opentelemetry.instrumentation.kafka")
-
 
 @pytest.fixture(autouse=True)
 def instrumented(told: Told) -> Iterator[None]:
-    instrumentor = kafka_instrumentation.KafkaInstrumentor()
+    instrumentor = KafkaInstrumentor()
     instrumentor.instrument(tracer_provider=told.tracer_provider)
     yield
     instrumentor.uninstrument()
@@ -36,7 +35,7 @@ def test_the_records_of_a_batch_too(pool: ConnectionPool, told: Told) -> None:
 
 
 def test_afterwards_pooled_producers_go_their_own_way_again(pool: ConnectionPool, told: Told) -> None:
-    kafka_instrumentation.KafkaInstrumentor().uninstrument()
+    KafkaInstrumentor().uninstrument()
     Producer(connection_pool=pool).send("orders", b"tea").get(timeout=10)
     assert told.spans() == []
-    kafka_instrumentation.KafkaInstrumentor().instrument(tracer_provider=told.tracer_provider)
+    KafkaInstrumentor().instrument(tracer_provider=told.tracer_provider)
