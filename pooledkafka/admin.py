@@ -35,7 +35,7 @@ class Admin(PooledClient):
 
     Example:
         >>> with Admin(connection_pool=pool) as admin:
-        ...     admin.create_topics({"orders": {"num_partitions": 6}})
+        ...     admin.create_topics({"bills": {"num_partitions": 6}})
     """
 
     kind = "admin"

@@ -50,7 +50,8 @@ class Consumer(PooledClient):
         ConfigurationError: an option is unknown, cannot work, or contradicts the pool's.
 
     Example:
-        >>> with Consumer("orders", group_id="billing", connection_pool=pool) as consumer:
+        >>> options = {"group_id": "billing", "auto_offset_reset": "earliest"}
+        >>> with Consumer("orders", connection_pool=pool, **options) as consumer:
         ...     for record in consumer:
         ...         handle(record.value)
     """
