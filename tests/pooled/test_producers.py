@@ -6,7 +6,7 @@ import pytest
 from kafka.errors import KafkaTimeoutError, NotLeaderForPartitionError
 
 from pooledkafka import ConnectionPool, Kafka
-from pooledkafka.testing import EmbeddedKafka, Error
+from pooledkafka.testing import Delay, EmbeddedKafka, Error
 from tests.pooled.reading import read
 from tests.pooled.waiting import TIMEOUT_S, until
 from tests.pooled.watching import POOL
@@ -28,3 +28,27 @@ def test_a_producer_goes_on_after_records_that_were_sent_have_expired(
         handle.send("orders", b"%d" % number).get(timeout=TIMEOUT_S)
     with kafka.consumer("orders", connection_pool=pool, auto_offset_reset="earliest") as consumer:
         assert read(consumer, 3) == [b"first", b"0", b"1"]
+
+
+def test_what_waits_for_replicas_holds_up_what_others_produce_to_that_broker_and_nothing_else(
+    cluster: EmbeddedKafka, kafka: Kafka, pool: ConnectionPool
+) -> None:
+    """A limit: a broker serves one Produce of a connection at a time, and there is one for all. docs/when-not.md."""
+    cluster.create_topic("replicated", assignment=[[1, 2]])
+    cluster.create_topic("alone", assignment=[[1], [2]])
+    producer, other = kafka.producer(connection_pool=pool), kafka.producer(connection_pool=pool, acks=1)
+    other.send("alone", b"before", partition=0).get(timeout=TIMEOUT_S)
+    cluster.slow_follower(2, None)
+    with cluster.intercept("Produce", Delay(0), client_id=POOL) as seen:
+        waits = producer.send("replicated", b"tea")
+        seen.wait_for(1)
+        held_up = other.send("alone", b"coffee", partition=0)
+        other.send("alone", b"cake", partition=1).get(timeout=TIMEOUT_S)
+        with kafka.consumer("alone", group_id="g", connection_pool=pool, auto_offset_reset="earliest") as consumer:
+            assert sorted(read(consumer, 2)) == [b"before", b"cake"]
+            consumer.commit()
+        assert not held_up.is_done
+        assert not waits.is_done
+        cluster.slow_follower(2, 0)
+        for future in (waits, held_up):
+            future.get(timeout=TIMEOUT_S)
