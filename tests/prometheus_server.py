@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -41,10 +40,17 @@ class Prometheus:
 
     def query(self, promql: str) -> list[dict[str, Any]]:
         """The series that an expression yields now; raises HTTPError for one that it does not understand."""
-        url = f"{self._base}/api/v1/query?{urllib.parse.urlencode({'query': promql, 'time': time.time()})}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        result: list[dict[str, Any]] = self._ask("query", query=promql)["result"]
         return result
+
+    def rules(self) -> list[dict[str, Any]]:
+        """The alerts that it knows, with what has become of them."""
+        return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
+
+    def _ask(self, what: str, **parameters: str) -> Any:
+        url = f"{self._base}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)["data"]
 
 
 @contextmanager
