@@ -31,6 +31,28 @@ _metrics: dict[str, Any] = {}
 """prometheus_client's own, by the name of the family; made once, since all pools share them. Guarded by _writing."""
 
 
+class _Written:
+    """What was written of a pool, by whichever publisher; all guarded by _writing.
+
+    What is counted is written by its increase, so a pool that is registered again must not be told from the beginning.
+    """
+
+    def __init__(self) -> None:
+        self.process: int | None = None
+        self.values: dict[tuple[str, Family, tuple[str, ...]], float | Durations] = {}
+
+    def by_this_process(self) -> dict[tuple[str, Family, tuple[str, ...]], float | Durations]:
+        """Empty in a forked process, whose files are its own."""
+        if self.process != os.getpid():
+            self.process = os.getpid()
+            self.values = {}
+        return self.values
+
+
+_written: weakref.WeakKeyDictionary[ConnectionPool, _Written] = weakref.WeakKeyDictionary()
+"""Guarded by _writing."""
+
+
 class _Durations(Histogram):
     """A histogram that is told what others have counted."""
 
@@ -61,9 +83,8 @@ class Publisher:
         self._process: int | None = None
         self._over = threading.Event()
         self._ended = False  # set once, by any thread
-        # What this process has written. Guarded by _writing.
-        self._written: dict[tuple[Family, tuple[str, ...]], float | Durations] = {}
-        self._written_by: int | None = None
+        with _writing:
+            self._written = _written.setdefault(pool, _Written())
         atexit.register(self._end_with_process)
         pool.measure_durations()
         pool.add_listener(self.hear)
@@ -96,51 +117,54 @@ class Publisher:
     def end(self) -> None:
         """Write no more; the gauges become zero."""
         self._ended = True
-        self._over.set()
         if (pool := self._pool()) is not None:
             pool.remove_listener(self.hear)
         atexit.unregister(self._end_with_process)
-        self._write([])
+        self._end_here()
 
     def _run(self, over: threading.Event) -> None:
         while not over.wait(self._interval_s):
-            if not self.publish():
+            if not self._publish(over):
                 self.end()
                 return
 
-    def publish(self) -> bool:
-        """Write what is there now; False where the pool is gone."""
+    def _publish(self, over: threading.Event) -> bool:
+        """Write what is there now, unless it is over; False where the pool is gone."""
         pool = self._pool()
         if pool is None:
             return False
         try:
-            self._write([*samples(pool, lag=self._lag)])
+            found = [*samples(pool, lag=self._lag)]
+            with _writing:
+                if not over.is_set():  # else the zeros have been written
+                    self._write(found)
         except Exception as error:  # a full disk, say: the next time may be better
             _log.warning("metrics could not be written", pool=self._name, error=repr(error))
         return True
 
     def _end_with_process(self) -> None:
         if self._process == os.getpid():
+            self._publish(self._over)
+            self._end_here()
+
+    def _end_here(self) -> None:
+        with _writing:
             self._over.set()
-            self.publish()
             self._write([])
 
-    def _write(self, found: Sequence[Sample]) -> None:
-        with _writing:
-            if self._written_by != os.getpid():
-                self._written_by = os.getpid()
-                self._written = {}
-            seen = set()
-            for family, labels, value in found:
-                seen.add((family, labels))
-                self._write_one(family, labels, value)
-            for family, labels in self._written.keys() - seen:
-                # prometheus_client cannot take a value back from its files.
-                if family.kind in (Kind.SUMMED, Kind.GREATEST):
-                    self._write_one(family, labels, 0)
+    def _write(self, found: Sequence[Sample]) -> None:  # with _writing
+        seen = set()
+        for family, labels, value in found:
+            seen.add((self._name, family, labels))
+            self._write_one(family, labels, value)
+        for name, family, labels in self._written.by_this_process().keys() - seen:
+            # prometheus_client cannot take a value back from its files.
+            if name == self._name and family.kind in (Kind.SUMMED, Kind.GREATEST):
+                self._write_one(family, labels, 0)
 
     def _write_one(self, family: Family, labels: tuple[str, ...], value: float | Durations) -> None:
-        before = self._written.get((family, labels))
+        written = self._written.by_this_process()
+        before = written.get((self._name, family, labels))
         if before == value:
             return
         metric = _metric_of(family).labels(self._name, *labels)
@@ -154,7 +178,7 @@ class Publisher:
             metric.inc(value - told_number)
         else:
             metric.set(value)
-        self._written[family, labels] = value
+        written[self._name, family, labels] = value
 
 
 def _metric_of(family: Family) -> Any:

@@ -195,6 +195,50 @@ def test_two_pools_have_their_own_and_names_must_differ(tmp_path: Path) -> None:
     )
 
 
+def test_registered_again_it_is_not_counted_twice(tmp_path: Path) -> None:
+    run(
+        """
+        register(pool, interval_s=0.05)
+        send(pool, 2)
+        until(lambda: value("produced_records_total", topic="orders") == 2)
+        register(pool, interval_s=0.05)
+        unregister(pool)
+        assert value("connections", broker="1", lane="produce") == 0
+        register(pool, interval_s=0.05)
+        send(pool, 3)
+        until(lambda: value("connections", broker="1", lane="produce") == 1)
+        until(lambda: value("produced_records_total", topic="orders") == 5)
+        until(lambda: value("request_duration_seconds_count", api="Produce") == 2)
+        """,
+        tmp_path,
+    )
+
+
+def test_no_gauge_is_written_after_the_end(tmp_path: Path) -> None:
+    run(
+        """
+        from pooledkafka.contrib.prometheus import _publisher
+        samples, read, go_on = _publisher.samples, threading.Event(), threading.Event()
+
+        def slow(*args, **options):
+            yield from samples(*args, **options)
+            if threading.current_thread().name == "pooledkafka-prometheus" and pool.stats().connections:
+                read.set()
+                go_on.wait(30)
+
+        _publisher.samples = slow
+        register(pool, interval_s=0.05)
+        send(pool, 1)
+        assert read.wait(30)
+        unregister(pool)
+        go_on.set()
+        until(lambda: threads() == [])
+        assert not value("connections", broker="1", lane="produce")
+        """,
+        tmp_path,
+    )
+
+
 def test_a_pool_that_is_dropped_is_collected_and_its_thread_ends(tmp_path: Path) -> None:
     run(
         """
