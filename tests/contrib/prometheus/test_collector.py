@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -192,6 +194,13 @@ def test_a_collector_may_be_used_by_itself(kafka: Kafka, registry: CollectorRegi
 def test_an_interval_is_above_zero(kafka: Kafka, interval_s: float) -> None:
     with pytest.raises(ConfigurationError, match="interval_s"):
         register(kafka.connection_pool(), interval_s=interval_s)
+
+
+def test_without_its_extra_it_says_which_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "pooledkafka.contrib.prometheus")
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'pooledkafka\[prometheus\]'"):
+        importlib.import_module("pooledkafka.contrib.prometheus")
 
 
 def test_scrapes_while_everything_changes_are_whole(
