@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from pooledkafka._wire import Engine, Lane, MeasuredDurations, Tally, Wait
 from pooledkafka.stats import DURATION_BOUNDS_MS, Durations, PoolStats, Waits
@@ -33,11 +35,11 @@ def snapshot(engine: Engine | None, tally: Tally, clients: Counter[str], produce
         logical_fetches=engine.fetching.logical_fetches if engine else 0,
         read_ahead_bytes=engine.fetching.read_ahead.total if engine else 0,
         metadata_age_ms=engine.manager.cluster.age_ms() if engine else None,
-        created=created,
-        closed=closed,
-        failed=dict(tally.failed),
-        bytes_sent=dict(tally.bytes_sent),
-        bytes_received=dict(tally.bytes_received),
+        created=_nested(created),
+        closed=_nested(closed),
+        failed=_nested(dict(tally.failed)),
+        bytes_sent=_nested(dict(tally.bytes_sent)),
+        bytes_received=_nested(dict(tally.bytes_received)),
         waits={
             "max_in_flight_requests": _waits(tally.waits_for_limit),
             "join_turn": _waits(tally.waits_for_turn),
@@ -45,12 +47,23 @@ def snapshot(engine: Engine | None, tally: Tally, clients: Counter[str], produce
         },
         throttled=dict(tally.throttled),
         throttled_ms=dict(tally.throttled_ms),
-        records_consumed=consumed,
+        records_consumed=_nested(consumed),
         records_produced=produced,
         records_failed=undelivered,
         durations={name: _durations(each) for name, each in list(tally.durations.items())},
-        request_errors=dict(tally.errors),
+        request_errors=_nested(dict(tally.errors)),
     )
+
+
+def _nested(counts: Mapping[Any, int]) -> Any:
+    """Counts by several things as ``connections`` are, a mapping in a mapping: what writes JSON can write that."""
+    found: dict[Any, Any] = {}
+    for (*outer, last), count in counts.items():
+        inner = found
+        for each in outer:
+            inner = inner.setdefault(each, {})
+        inner[last] = count
+    return found
 
 
 def _waits(wait: Wait) -> Waits:

@@ -48,14 +48,14 @@ class ConsumerProgress:
     poll_age_ms: float | None
     """Milliseconds since a thread was last seen in a poll of it; a poll that waits shows itself every few seconds. None
     without a group, and before the first poll. Where it grows, the application is busy, or stuck, with what it got."""
-    partitions: Mapping[tuple[str, int], tuple[int, int]]
+    partitions: Mapping[str, Mapping[int, tuple[int, int]]]
     """By topic and partition the offset that it reads next, and the end of the log, as the last answer for anybody in
     the pool said. As long as nobody takes what was read of a partition, no more is read, and no end heard of."""
 
     @property
     def lag(self) -> int:
         """How many records of its partitions it has not read yet."""
-        return sum(max(0, end - position) for position, end in self.partitions.values())
+        return sum(max(0, end - position) for each in self.partitions.values() for position, end in each.values())
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ class PoolStats:
     metadata_age_ms: float | None
     """Milliseconds since the last successful metadata refresh; None before the first."""
     # What is below was counted since the pool was made, or this process forked from the one that made it.
-    created: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    created: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     """``connections_created`` by node id and lane; -1 is the bootstrap address."""
-    closed: Mapping[tuple[int, str, str], int] = field(default_factory=dict)
+    closed: Mapping[int, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     """``connections_closed`` by node id, lane and reason; see ``pooledkafka.events.ConnectionClosed``."""
-    failed: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    failed: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     """Connections that could not be opened, by node id and lane."""
-    bytes_sent: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    bytes_sent: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     """Bytes written to brokers, before TLS, by node id and lane."""
-    bytes_received: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    bytes_received: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     """Bytes read from brokers, after TLS, by node id and lane."""
     waits: Mapping[str, Waits] = field(default_factory=dict)
     """Waits by what was waited for: ``max_in_flight_requests``, ``join_turn`` (of a group, for others that join) and
@@ -109,7 +109,7 @@ class PoolStats:
     """How often a broker asked for a pause because of a quota, by node id."""
     throttled_ms: Mapping[int, int] = field(default_factory=dict)
     """For how many milliseconds they asked, all together, by node id."""
-    records_consumed: Mapping[tuple[str | None, str], int] = field(default_factory=dict)
+    records_consumed: Mapping[str | None, Mapping[str, int]] = field(default_factory=dict)
     """Records that polls, iterations and runs have taken, by group and topic."""
     records_produced: Mapping[str, int] = field(default_factory=dict)
     """Records that brokers have acknowledged, by topic; with ``acks=0``, that were sent."""
@@ -118,7 +118,7 @@ class PoolStats:
     durations: Mapping[str, Durations] = field(default_factory=dict)
     """How long requests took by their name, such as ``Produce``; see ``ConnectionPool.measure_durations``. A Fetch at
     the end of the log waits for records up to half a second, a JoinGroup for its group, a Produce for replicas."""
-    request_errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    request_errors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Requests that got no answer, by their name and the error's; measured with ``durations``."""
 
     @property

@@ -291,12 +291,12 @@ class WiredConsumer:
     def progress(self) -> ConsumerProgress:
         """How far it is; from any thread."""
         ends = self._engine.fetching.ends
-        partitions = {}
+        partitions: dict[str, dict[int, tuple[int, int]]] = {}
         for partition, state in list(self.kafka._subscription.assignment.items()):
             # Its own was that of the last answer that it took; the pool's is of the last one that came for anybody.
             position, end = state.position, max(state.highwater or 0, ends.get(partition, 0))
             if position is not None and (end or state.highwater is not None):
-                partitions[partition.topic, partition.partition] = position.offset, end
+                partitions.setdefault(partition.topic, {})[partition.partition] = position.offset, end
         polled = self.kafka._coordinator.heartbeat.last_poll if self.group is not None else -math.inf
         age_ms = (time.monotonic() - polled) * 1000 if polled > 0 else None
         return ConsumerProgress(self.group, age_ms, partitions)

@@ -45,10 +45,13 @@ def _of_stats(stats: PoolStats) -> _Values:
         ("sent_bytes", stats.bytes_sent),
         ("received_bytes", stats.bytes_received),
     ):
-        for where, count in counts.items():
-            yield name, where, count
-    for why, count in stats.closed.items():
-        yield "connections_closed", why, count
+        for node_id, of_lanes in counts.items():
+            for lane, count in of_lanes.items():
+                yield name, (node_id, lane), count
+    for node_id, of_reasons in stats.closed.items():
+        for lane, reasons in of_reasons.items():
+            for reason, count in reasons.items():
+                yield "connections_closed", (node_id, lane, reason), count
     yield "requests_in_flight", (), stats.requests_in_flight
     for reason, waits in stats.waits.items():
         yield "requests_waiting", (reason,), waits.now
@@ -57,8 +60,9 @@ def _of_stats(stats: PoolStats) -> _Values:
     yield "requests_resent", (), stats.requests_resent
     for api, durations in stats.durations.items():
         yield "request_duration_seconds", (api,), durations
-    for what, count in stats.request_errors.items():
-        yield "request_errors", what, count
+    for api, errors in stats.request_errors.items():
+        for error, count in errors.items():
+            yield "request_errors", (api, error), count
     for node_id, count in stats.throttled.items():
         yield "throttles", (node_id,), count
     for node_id, milliseconds in stats.throttled_ms.items():
@@ -66,8 +70,9 @@ def _of_stats(stats: PoolStats) -> _Values:
     yield "wire_fetches", (), stats.wire_fetches
     yield "logical_fetches", (), stats.logical_fetches
     yield "read_ahead_bytes", (), stats.read_ahead_bytes
-    for (group, topic), count in stats.records_consumed.items():
-        yield "consumed_records", (group or "", topic), count
+    for group, topics in stats.records_consumed.items():
+        for topic, count in topics.items():
+            yield "consumed_records", (group or "", topic), count
     for topic, count in stats.records_produced.items():
         yield "produced_records", (topic,), count
     for topic, count in stats.records_failed.items():
@@ -83,9 +88,10 @@ def _of_consumers(pool: ConnectionPool) -> _Values:
         group = consumer.group or ""
         if consumer.poll_age_ms is not None:
             ages[group] = max(consumer.poll_age_ms / 1000, ages.get(group, 0.0))
-        for (topic, partition), (position, end) in consumer.partitions.items():
-            # Consumers without a group may read the same partition; the slowest one counts.
-            lags[group, topic, partition] = max(0, end - position, lags.get((group, topic, partition), 0))
+        for topic, partitions in consumer.partitions.items():
+            for partition, (position, end) in partitions.items():
+                # Consumers without a group may read the same partition; the slowest one counts.
+                lags[group, topic, partition] = max(0, end - position, lags.get((group, topic, partition), 0))
     for which, lag in lags.items():
         yield "consumer_lag_records", which, lag
     for group, age in ages.items():

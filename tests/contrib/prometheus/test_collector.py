@@ -86,7 +86,7 @@ def test_every_metric_tells_what_the_pool_knows(
     assert value("request_duration_seconds_bucket", api="Produce", le="+Inf") == 2
     seconds = value("request_duration_seconds_sum", api="Produce")
     assert seconds == pytest.approx(stats.durations["Produce"].total_ms / 1000)
-    assert value("sent_bytes_total", broker="1", lane="produce") == stats.bytes_sent[1, "produce"]
+    assert value("sent_bytes_total", broker="1", lane="produce") == stats.bytes_sent[1]["produce"]
     assert value("requests_waiting", reason="join_turn") == 0
     consumer.close()
     assert value("consumer_lag_records", group="billing", topic="orders", partition="0") is None
