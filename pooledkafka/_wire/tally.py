@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
 from typing import Any
 
 from kafka.producer.producer_batch import FinalState
@@ -90,8 +89,10 @@ class _Sensors:
 class Tally:
     """Counts for one pool in one process; it outlives the engines that it is given to, one after the other.
 
-    All is counted on the I/O thread, one at a time, but for the records, which the threads that poll and send count
-    under _lock. Any thread may copy one of the dictionaries: that is a single step.
+    All is counted on the I/O thread, one at a time, but for the records. Those that are produced are counted by the
+    threads that send, under _lock; those that are consumed by the thread that polls, for each consumer apart: a lock
+    would cost a poll that takes one record several percent. Any thread may copy one of the dictionaries: that is a
+    single step.
     """
 
     def __init__(self) -> None:
@@ -109,8 +110,9 @@ class Tally:
         self.durations: dict[str, MeasuredDurations] = {}  # by the name of the request; once made, they stay
         self.errors: Counter[tuple[str, str]] = Counter()  # requests without an answer, and why
         self._lock = new_lock(LockName.TALLY)
-        # By group and topic what polls have returned, and by topic what was acknowledged and what has failed. Guarded
-        # by _lock: many threads count at once.
+        # Guarded by _lock: what consumers that are there have read by topic, with their groups, by identity; by group
+        # and topic what others had read; and by topic what was acknowledged and what has failed.
+        self._reading: dict[int, tuple[str | None, dict[str, int]]] = {}
         self._consumed: Counter[tuple[str | None, str]] = Counter()
         self._produced: Counter[str] = Counter()
         self._undelivered: Counter[str] = Counter()
@@ -156,11 +158,23 @@ class Tally:
         self.waits_for_turn = self.waits_for_turn.anew()
         self.waits_for_lease = self.waits_for_lease.anew()
 
-    def read(self, group: str | None, records: Mapping[Any, list[Any]]) -> None:
-        """A poll returns these, by partition."""
+    def begin_reading(self, group: str | None) -> dict[str, int]:
+        """What a consumer counts in how many records it has read, by topic; its polling thread's."""
+        counts: dict[str, int] = defaultdict(int)
         with self._lock:
-            for partition, batch in records.items():
-                self._consumed[group, partition.topic] += len(batch)
+            self._reading[id(counts)] = group, counts
+        return counts
+
+    def end_reading(self, counts: dict[str, int]) -> None:
+        """It reads no more; idempotent."""
+        with self._lock:
+            group, read = self._reading.pop(id(counts), (None, {}))
+            self._add(self._consumed, group, read)
+
+    @staticmethod
+    def _add(consumed: Counter[tuple[str | None, str]], group: str | None, read: dict[str, int]) -> None:
+        for topic, records in list(read.items()):
+            consumed[group, topic] += records
 
     def written(self, topic: str, records: int, *, acknowledged: bool) -> None:
         """A batch is done."""
@@ -170,7 +184,10 @@ class Tally:
     def records(self) -> tuple[dict[tuple[str | None, str], int], dict[str, int], dict[str, int]]:
         """How many were consumed by group and topic, acknowledged by topic, and failed by topic."""
         with self._lock:
-            return dict(self._consumed), dict(self._produced), dict(self._undelivered)
+            consumed = Counter(self._consumed)
+            for group, read in self._reading.values():
+                self._add(consumed, group, read)
+            return dict(consumed), dict(self._produced), dict(self._undelivered)
 
 
 class WatchedBatches(IncompleteProducerBatches):  # type: ignore[misc]

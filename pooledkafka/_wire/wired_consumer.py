@@ -54,6 +54,7 @@ class WiredConsumer:
         self._engine = engine
         self.group: str | None = options.get("group_id")
         self._facade: ConsumerFacade | None = None
+        self._read: Any = None  # how many records, by topic; the polling thread's
         if self.group is not None:
             engine.net.run(engine.attach_member, self.group)
 
@@ -79,17 +80,18 @@ class WiredConsumer:
         self._deserializing = Deserializing(config["key_deserializer"], config["value_deserializer"])
         self.kafka._fetcher.PartitionRecords = partial(PartitionRecords, engine.decoded, self._deserializing)
         self.kafka._fetcher.fetch_records = self._idling.fetch_records
+        self._read = engine.tally.begin_reading(self.group)
         self._take: Callable[..., Any] = self.kafka._fetcher.fetched_records
         self.kafka._fetcher.fetched_records = self._taken
         self._pass: Callable[..., Any] = self.kafka._poll_once
         self.kafka._poll_once = self._checked_pass
 
-    def _taken(self, *args: Any, **kwargs: Any) -> Any:
+    def _taken(self, max_records: int | None = None, update_offsets: bool = True) -> Any:
         """What the fetcher hands over, counted."""
-        records, there_are_more = self._take(*args, **kwargs)
-        if records:
-            self._engine.tally.read(self.group, records)
-        return records, there_are_more
+        found = self._take(max_records, update_offsets=update_offsets)
+        for partition, records in found[0].items():
+            self._read[partition.topic] += len(records)
+        return found
 
     def _checked_pass(self, timer: Any, max_records: int, update_offsets: bool = True) -> Any:
         # Its milliseconds are rounded down: without one more, the last would be spent in passes that do not wait.
@@ -351,6 +353,7 @@ class WiredConsumer:
         try:
             await self._facade.leave(self.kafka.config["request_timeout_ms"])  # type: ignore[union-attr]
         finally:
+            self._engine.tally.end_reading(self._read)
             if self.group is not None:
                 self._engine.detach_member(self.group)
             then()
@@ -359,5 +362,7 @@ class WiredConsumer:
         # Options that kafka-python refuses are noticed before it has made its client, or after.
         if self._facade is not None:
             self._facade.close()
+        if self._read is not None:
+            self._engine.tally.end_reading(self._read)
         if self.group is not None:
             self._engine.call(self._engine.detach_member, self.group)
