@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import statistics
 import struct
 import threading
 import time
@@ -318,6 +319,27 @@ def test_stats_can_be_written_as_json(cluster: EmbeddedKafka, pool: ConnectionPo
     told = json.loads(json.dumps(asdict(pool.stats())))
     assert told["created"]["-1"] == {"bootstrap": 1}
     assert told["durations"]["Produce"]["count"] == 1
+
+
+def test_what_stats_cost_with_many_consumers(
+    kafka: Kafka, pool: ConnectionPool, record_property: Callable[[str, Any], None]
+) -> None:
+    consumers = [kafka.consumer("orders", group_id=f"group-{n}", connection_pool=pool) for n in range(100)]
+    for each in consumers:
+        each.poll(0)
+
+    def median_us(call: Callable[[], Any]) -> int:
+        times = []
+        for _ in range(20):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+        return round(statistics.median(times) * 1e6)
+
+    record_property("stats(), us", median_us(pool.stats))
+    record_property("progress(), us", median_us(pool.progress))
+    assert pool.stats().consumers == len(pool.progress()) == 100
+    pool.disconnect()
 
 
 # -- how far consumers are ---------------------------------------------------------------------------------------------
