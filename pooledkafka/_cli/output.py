@@ -1,0 +1,76 @@
+"""What commands say: tables and JSON on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+__all__ = ["JSON_OPTION", "plain", "print_json", "print_table", "progress", "table"]
+
+_WIDE = 10_000
+"""Nothing is cut where no terminal says how wide it is."""
+
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """``value`` as JSON."""
+    click.echo(json.dumps(plain(value), indent=indent, ensure_ascii=False))
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON has it: the keys of mappings as strings, and all else that it does not know too."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {_key(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(each) for each in value]
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+
+
+def _key(key: Any) -> str:
+    return "/".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
+    """Rows under their headers; numbers to the right."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    console.print(table(headers, rows, title=title))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> Table:
+    """The same, not yet printed."""
+    made = Table(box=None, title=title, title_justify="left", pad_edge=False)
+    for position, header in enumerate(headers):
+        numbers = bool(rows) and all(isinstance(row[position], int | float | None) for row in rows)
+        made.add_column(header, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*("" if each is None else escape(str(each)) for each in row))
+    return made
+
+
+def progress() -> Progress:
+    """A display of long work, on stderr and only where that is a terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
