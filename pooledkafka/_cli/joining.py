@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Any
 
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
-from kafka.errors import GroupAuthorizationFailedError, KafkaError, KafkaTimeoutError
+from kafka.errors import ClusterAuthorizationFailedError, GroupAuthorizationFailedError, KafkaError, KafkaTimeoutError
 
 from pooledkafka._cli.connecting import connected
 from pooledkafka._cli.findings import Finding, Status
@@ -31,12 +31,25 @@ def examine_writing(options: Mapping[str, Any], topic: str, timeout_ms: float) -
     """Send one record, without a value."""
     began = time.monotonic()
     try:
-        with connected(options, timeout_ms / 1000) as pool, Producer(connection_pool=pool) as producer:
+        with connected(options, timeout_ms / 1000) as pool:
             began = time.monotonic()
-            sent = producer.send(topic, b"", headers=[("pooledkafka-doctor", b"1")]).get(timeout_ms / 1000)
+            try:
+                sent = _send(pool, topic, timeout_ms)
+            except KafkaError as error:
+                if "ClusterAuthorizationFailed" not in repr(error):
+                    raise
+                # A producer that is idempotent, as it is by default, gets no id: because it may not be idempotent, or
+                # because it may write to no topic at all.
+                _send(pool, topic, timeout_ms, enable_idempotence=False)
+                raise ClusterAuthorizationFailedError(str(error)) from error
     except KafkaError as error:
         return Finding("write", topic, Status.FAILED, _ms(began), *advice_on(error, f"topic {topic!r}"))
     return Finding("write", topic, Status.OK, _ms(began), found=f"partition {sent.partition}, offset {sent.offset}")
+
+
+def _send(pool: ConnectionPool, topic: str, timeout_ms: float, **how: Any) -> Any:
+    with Producer(connection_pool=pool, **how) as producer:
+        return producer.send(topic, b"", headers=[("pooledkafka-doctor", b"1")]).get(timeout_ms / 1000)
 
 
 def examine_group(

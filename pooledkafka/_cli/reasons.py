@@ -101,8 +101,8 @@ def advice_on(error: Exception, what: str) -> tuple[str, str]:
         ),
         (
             ClusterAuthorizationFailedError,
-            f"the user has no right to do that with {what} (ClusterAuthorizationFailed)",
-            "Allow it with an ACL on the cluster, IDEMPOTENT_WRITE for a producer before Kafka 2.8",
+            f"the user may write to {what}, but not with an idempotent producer, which is the default",
+            "Allow IDEMPOTENT_WRITE on the cluster with an ACL, or set enable_idempotence=False",
         ),
         (
             TransactionalIdAuthorizationFailedError,

@@ -152,7 +152,7 @@ def _of_login(error: BaseException, options: Any) -> tuple[str, str]:
 def _of_tls(error: ssl.SSLError) -> tuple[str, str]:
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the broker's certificate is not trusted: {error.verify_message}",
+            f"the broker's certificate is not trusted: {error.verify_message.rstrip('.')}",
             "Check ssl_cafile, the name in bootstrap_servers, and that the certificate is still valid",
         )
     said = str(error.args[-1] if error.args else error)

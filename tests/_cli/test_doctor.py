@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
+from kafka.errors import ClusterAuthorizationFailedError, GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from kafka.protocol.broker_version_data import BrokerVersionData
 from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse
 
@@ -193,6 +193,12 @@ def test_no_right_to_a_topic(command: Command, secure: EmbeddedKafka) -> None:
     with secure.intercept("Produce", Error(TopicAuthorizationFailedError)):
         step = failed(command("doctor", at(secure), "--topic", "orders", "--write", "--json"))
     says(step, "write", "no right to topic 'orders'", "WRITE")
+
+
+def test_no_right_to_be_idempotent(command: Command, secure: EmbeddedKafka) -> None:
+    with secure.intercept("InitProducerId", Error(ClusterAuthorizationFailedError)):
+        step = failed(command("doctor", at(secure), "--topic", "orders", "--write", "--json"))
+    says(step, "write", "may write to topic 'orders', but not with an idempotent producer", "IDEMPOTENT_WRITE")
 
 
 def test_a_topic_that_does_not_exist(command: Command, secure: EmbeddedKafka) -> None:
