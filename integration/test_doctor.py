@@ -17,7 +17,7 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 from integration.clients import eventually
 from pooledkafka import Consumer
 from pooledkafka._cli import main
-from pooledkafka.testing import KafkaCluster, Listener, _deployment
+from pooledkafka.testing import KafkaCluster, Listener, _properties
 
 WRONG_ADDRESS = "kafka.invalid:9095"
 """What the broker advertises for its SCRAM listener."""
@@ -33,7 +33,7 @@ def cluster() -> Iterator[KafkaCluster]:
         "super.users": "User:ANONYMOUS",  # the brokers, and who comes without a login
         "auto.create.topics.enable": "false",
     }
-    properties = _deployment.server_properties
+    properties = _properties.server_properties
 
     def advertising_wrongly(node_id: int, node_ids: Any, ports: Any, *more: Any) -> dict[str, str]:
         made = properties(node_id, node_ids, ports, *more)
@@ -41,7 +41,7 @@ def cluster() -> Iterator[KafkaCluster]:
         return {**made, "advertised.listeners": made["advertised.listeners"].replace(right, WRONG_ADDRESS)}
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(_deployment, "server_properties", advertising_wrongly)
+        patched.setattr("pooledkafka.testing._deployment.server_properties", advertising_wrongly)
         cluster = KafkaCluster(listeners=list(Listener), config=config)
         with cluster:
             allow(cluster)

@@ -9,6 +9,7 @@ import click
 from kafka.structs import TopicPartition
 
 from pooledkafka._cli.connecting import TIMEOUT_OPTION, cluster_options, connected
+from pooledkafka._cli.coordinated import described_group
 from pooledkafka._cli.output import JSON_OPTION, print_json, print_table, progress
 from pooledkafka.admin import Admin
 from pooledkafka.consumer import Consumer
@@ -70,7 +71,7 @@ def describe(
         progress() as shown,
     ):
         for name in shown.track(list(dict.fromkeys(names)), description="groups"):
-            found[name] = _described(admin, consumer, name)
+            found[name] = _described(admin, consumer, name, timeout * 1000)
     if as_json:
         print_json(found)
     else:
@@ -82,8 +83,8 @@ def describe(
     context.exit(1 if missing else 0)
 
 
-def _described(admin: Any, consumer: Consumer, name: str) -> dict[str, Any]:
-    group = admin.describe_groups([name])[name]
+def _described(admin: Any, consumer: Consumer, name: str, timeout_ms: float) -> dict[str, Any]:
+    group = described_group(admin, name, timeout_ms)
     if group["error"] and group["group_state"] != "Dead":
         raise click.ClickException(f"group {name!r}: {group['error']}")
     owners = {each: member for member in group["members"] for each in _assigned(member)}

@@ -9,9 +9,10 @@ from contextlib import closing
 from typing import Any
 
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
-from kafka.errors import ClusterAuthorizationFailedError, GroupAuthorizationFailedError, KafkaError, KafkaTimeoutError
+from kafka.errors import ClusterAuthorizationFailedError, KafkaError, KafkaTimeoutError
 
 from pooledkafka._cli.connecting import connected
+from pooledkafka._cli.coordinated import described_group
 from pooledkafka._cli.findings import Finding, Status
 from pooledkafka._cli.reasons import advice_on
 from pooledkafka.admin import Admin
@@ -60,7 +61,7 @@ def examine_group(
     try:
         with connected(options, timeout_ms / 1000) as pool:
             began = time.monotonic()
-            members = None if throw_away else _in_use(pool, group)
+            members = None if throw_away else _in_use(pool, group, timeout_ms)
             if members is not None:
                 return Finding("group", group, Status.OK, _ms(began), found=f"in use ({members}), so not joined")
             found = _join(pool, group, topic, timeout_ms)
@@ -69,12 +70,10 @@ def examine_group(
     return Finding("group", group, Status.OK, _ms(began), found=found)
 
 
-def _in_use(pool: ConnectionPool, group: str) -> str | None:
+def _in_use(pool: ConnectionPool, group: str, timeout_ms: float) -> str | None:
     """What is known of a group that has members; None where it has none."""
     with closing(Admin(connection_pool=pool)) as admin:
-        described = admin.describe_groups([group])[group]
-        if described["error"] and "GroupAuthorizationFailed" in described["error"]:
-            raise GroupAuthorizationFailedError(group)
+        described = described_group(admin, group, timeout_ms)
         if described["members"]:
             return f"{len(described['members'])} members, {described['group_state']}"
         # Groups of the newer protocol (KIP-848) are not described by that.

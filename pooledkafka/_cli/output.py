@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -13,7 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["JSON_OPTION", "plain", "print_json", "print_table", "progress", "table"]
+from pooledkafka._plain import plain
+
+__all__ = ["JSON_OPTION", "print_json", "print_table", "progress", "table"]
 
 _WIDE = 10_000
 """Nothing is cut where no terminal says how wide it is."""
@@ -26,34 +27,17 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
     click.echo(json.dumps(plain(value), indent=indent, ensure_ascii=False))
 
 
-def plain(value: Any) -> Any:
-    """``value`` as JSON has it: the keys of mappings as strings, and all else that it does not know too."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {_key(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(each) for each in value]
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
-
-
-def _key(key: Any) -> str:
-    return "/".join(map(str, key)) if isinstance(key, tuple) else str(key)
-
-
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Rows under their headers; numbers to the right."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
-    console.print(table(headers, rows, title=title))
+    console.print(table(headers, rows))
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> Table:
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """The same, not yet printed."""
-    made = Table(box=None, title=title, title_justify="left", pad_edge=False)
+    made = Table(box=None, pad_edge=False)
     for position, header in enumerate(headers):
         numbers = bool(rows) and all(isinstance(row[position], int | float | None) for row in rows)
         made.add_column(header, justify="right" if numbers else "left", overflow="fold")

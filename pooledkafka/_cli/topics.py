@@ -76,7 +76,8 @@ def describe(names: tuple[str, ...], options: dict[str, Any], timeout: float, as
             [each["partition"], each["leader"], _listed(each["replicas"]), _listed(each["in_sync"])]
             for each in partitions
         ]
-        print_table(["partition", "leader", "replicas", "in sync"], rows, title=name)
+        click.echo(name)
+        print_table(["partition", "leader", "replicas", "in sync"], rows)
 
 
 @topics.command()
