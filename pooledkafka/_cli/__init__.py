@@ -12,6 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     try:
         import click  # noqa: F401
+        import psutil  # noqa: F401
         import rich  # noqa: F401
     except ImportError as error:
         sys.stderr.write(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
@@ -65,9 +65,14 @@ def examine_group(
             if members is not None:
                 return Finding("group", group, Status.OK, _ms(began), found=f"in use ({members}), so not joined")
             found = _join(pool, group, topic, timeout_ms)
+            took = _ms(began)
+            if throw_away:
+                # The cluster would by itself, in some minutes. Where the user may not, it does.
+                with suppress(KafkaError), closing(Admin(connection_pool=pool)) as admin:
+                    admin.delete_groups([group])
     except KafkaError as error:
         return Finding("group", group, Status.FAILED, _ms(began), *advice_on(error, f"group {group!r}"))
-    return Finding("group", group, Status.OK, _ms(began), found=found)
+    return Finding("group", group, Status.OK, took, found=found)
 
 
 def _in_use(pool: ConnectionPool, group: str, timeout_ms: float) -> str | None:

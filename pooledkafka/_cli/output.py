@@ -32,7 +32,10 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
-    console.print(table(headers, rows))
+    with console.capture() as printed:
+        console.print(table(headers, rows))
+    for line in printed.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:

@@ -75,6 +75,8 @@ def test_where_all_is_well(command: Command, secure: EmbeddedKafka) -> None:
     ]
     assert "joined and left; 1 partitions" in result.json["steps"][-1]["found"]
     assert result.err == ""
+    groups = [group["group"] for group in command("groups", "list", "-b", at(secure), "--json").json]
+    assert not [name for name in groups if name.startswith("pooledkafka-doctor")], "it was thrown away"
 
 
 def test_it_is_shown_for_people(command: Command, secure: EmbeddedKafka) -> None:

@@ -174,7 +174,7 @@ def test_a_partition_that_there_is_not(command: Command, cluster: EmbeddedKafka,
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for missing in ("click", "rich"):
+    for missing in ("click", "psutil", "rich"):
         with monkeypatch.context() as patched:
             patched.setitem(sys.modules, missing, None)
             assert main(["topics", "list"]) == 1
