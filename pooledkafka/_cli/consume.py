@@ -118,9 +118,8 @@ def _write(
     stdout = sys.stdout.buffer
     total = most if ends is None else sum(max(0, end - (consumer.position(each) or 0)) for each, end in ends.items())
     written = 0
-    with progress() as shown:
-        # Where the records go to the same terminal they show best themselves how far it is.
-        task = shown.add_task("records", total=total, visible=not stdout.isatty())
+    with progress(beside=sys.stdout) as shown:
+        task = shown.add_task("records", total=total)
         while (most is None or written < most) and not _is_over(consumer, ends):
             for partition, records in consumer.poll(_POLL_MS).items():
                 for record in records:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 import click
 from rich.console import Console
@@ -49,8 +49,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     return made
 
 
-def progress() -> Progress:
-    """A display of long work, on stderr and only where that is a terminal."""
+def progress(*, beside: IO[str] | None = None) -> Progress:
+    """A display of long work, on stderr and only where that is a terminal; not where ``beside`` is one too, on which
+    it would be in the way.
+    """
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -59,5 +61,5 @@ def progress() -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or (beside is not None and beside.isatty()),
     )

@@ -61,7 +61,7 @@ def produce(
     with (
         connected({**options, "allow_auto_create_topics": create}, timeout) as pool,
         Producer(connection_pool=pool) as producer,
-        progress() as shown,
+        progress(beside=sys.stdin) as shown,
     ):
         task = shown.add_task("records sent", total=None)
         for line in lines:
