@@ -116,7 +116,9 @@ def failed(outcome: tuple[int, list[dict[str, Any]]], step: str, cause: str, adv
     """That this step failed, alone and for this cause."""
     code, steps = outcome
     assert code == 1
-    (found,) = [each for each in steps if each["status"] == "failed"]
+    bad = [each for each in steps if each["status"] == "failed"]
+    assert len(bad) == 1, bad
+    (found,) = bad
     record("told", f"{found['step']}: {found['cause']}. {found['advice']}. ({found['ms']:.0f} ms)")
     assert found["step"] == step
     assert cause in found["cause"]

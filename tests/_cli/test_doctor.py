@@ -46,7 +46,9 @@ def failed(result: Result) -> dict[str, Any]:
     assert result.code == 1, result
     assert "Traceback" not in result.err
     assert PASSWORD not in result.out + result.err
-    (step,) = [step for step in result.json["steps"] if step["status"] == "failed"]
+    bad = [step for step in result.json["steps"] if step["status"] == "failed"]
+    assert len(bad) == 1, bad
+    (step,) = bad
     assert not result.json["ok"]
     assert step["ms"] >= 0
     return step  # type: ignore[no-any-return]
@@ -191,7 +193,7 @@ def test_a_login_where_none_is_wanted(command: Command, secure: EmbeddedKafka) -
 def test_no_right_to_a_topic(command: Command, secure: EmbeddedKafka) -> None:
     with secure.intercept("Fetch", Error(TopicAuthorizationFailedError)):
         step = failed(command("doctor", at(secure), "--topic", "orders", "--json"))
-    says(step, "fetch", "no right to topic 'orders'", "READ")
+    says(step, "fetch", "no right to topic 'orders'", "READ")  # and the group is none the worse for it
     with secure.intercept("Produce", Error(TopicAuthorizationFailedError)):
         step = failed(command("doctor", at(secure), "--topic", "orders", "--write", "--json"))
     says(step, "write", "no right to topic 'orders'", "WRITE")
