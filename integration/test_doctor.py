@@ -1,6 +1,6 @@
 """``pooledkafka doctor`` on a real broker: of each failure that it can stage, the true cause is named.
 
-Brokers that are too old, and expired certificates: tests/_cli/test_doctor.py.
+Brokers that are too old: tests/_cli/test_doctor.py.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
@@ -18,6 +20,7 @@ from integration.clients import eventually
 from pooledkafka import Consumer
 from pooledkafka._cli import main
 from pooledkafka.testing import KafkaCluster, Listener, _properties
+from tests.pooled.certificates import Authority
 
 WRONG_ADDRESS = "kafka.invalid:9095"
 """What the broker advertises for its SCRAM listener."""
@@ -26,8 +29,31 @@ pytestmark = pytest.mark.usefixtures("sockets_left_to_the_collector")
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[KafkaCluster]:
-    """One broker with every listener, on which the users of SASL may do what they are allowed to by name."""
+def expired(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whose certificate for the TLS listener has expired."""
+    return Authority(tmp_path_factory.mktemp("expired"))
+
+
+def with_certificate(properties: dict[str, str], leaf: trustme.LeafCert) -> dict[str, str]:
+    """The TLS listener with this certificate, in place of the one in the cluster's keystore."""
+    prefix = "listener.name.tls.ssl.key"
+    key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return {
+        **{name: value for name, value in properties.items() if not name.startswith(prefix)},
+        f"{prefix}store.type": "PEM",
+        f"{prefix}store.certificate.chain": b"".join(blob.bytes() for blob in leaf.cert_chain_pems).decode(),
+        f"{prefix}store.key": key.decode(),
+    }
+
+
+@pytest.fixture(scope="module")
+def cluster(expired: Authority) -> Iterator[KafkaCluster]:
+    """One broker with every listener, on which the users of SASL may do what they are allowed to by name.
+
+    The certificate of its TLS listener has expired; that of the one with TLS and SASL has not.
+    """
     config = {
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",  # the brokers, and who comes without a login
@@ -35,13 +61,14 @@ def cluster() -> Iterator[KafkaCluster]:
     }
     properties = _properties.server_properties
 
-    def advertising_wrongly(node_id: int, node_ids: Any, ports: Any, *more: Any) -> dict[str, str]:
+    def made_worse(node_id: int, node_ids: Any, ports: Any, *more: Any) -> dict[str, str]:
         made = properties(node_id, node_ids, ports, *more)
         right = f"127.0.0.1:{ports[Listener.SCRAM]}"
-        return {**made, "advertised.listeners": made["advertised.listeners"].replace(right, WRONG_ADDRESS)}
+        made["advertised.listeners"] = made["advertised.listeners"].replace(right, WRONG_ADDRESS)
+        return with_certificate(made, expired.issue("127.0.0.1", expired=True))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pooledkafka.testing._deployment.server_properties", advertising_wrongly)
+        patched.setattr("pooledkafka.testing._deployment.server_properties", made_worse)
         cluster = KafkaCluster(listeners=list(Listener), config=config)
         with cluster:
             allow(cluster)
@@ -164,8 +191,14 @@ def test_tls_to_plain_text(doctor: Doctor, listener: Listener, record_property: 
 
 
 def test_an_authority_that_is_not_known(doctor: Doctor, record_property: Any) -> None:
-    outcome = doctor.run(doctor.at(Listener.TLS), "--security-protocol", "SSL")
+    outcome = doctor.run(doctor.at(Listener.SASL_TLS), "--security-protocol", "SSL")
     failed(outcome, "TLS handshake", "not trusted: self-signed certificate", "ssl_cafile", record_property)
+
+
+def test_a_certificate_that_has_expired(doctor: Doctor, expired: Authority, record_property: Any) -> None:
+    options = ("--security-protocol", "SSL", "--ssl-cafile", expired.cafile)
+    outcome = doctor.run(doctor.at(Listener.TLS), *options)
+    failed(outcome, "TLS handshake", "not trusted: certificate has expired", "still valid", record_property)
 
 
 def test_a_name_that_is_not_the_certificates(
@@ -173,7 +206,7 @@ def test_a_name_that_is_not_the_certificates(
 ) -> None:
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more: resolve("127.0.0.1", *more))
-    address = doctor.at(Listener.TLS).replace("127.0.0.1", "kafka.example")
+    address = doctor.at(Listener.SASL_TLS).replace("127.0.0.1", "kafka.example")
     outcome = doctor.run(address, "--security-protocol", "SSL", "--ssl-cafile", doctor.ssl_cafile)
     failed(outcome, "TLS handshake", "not trusted: Hostname mismatch", "bootstrap_servers", record_property)
 
