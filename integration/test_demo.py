@@ -47,6 +47,7 @@ def test_every_group_gets_everything_over_fewer_connections(
         return  # it is gone with its topics
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     assert [topic for topic in admin.list_topics() if topic.startswith("pooledkafka-demo")] == []
+    assert [group for group in admin.list_groups() if group["group_id"].startswith("pooledkafka-demo")] == []
     admin.close()
 
 

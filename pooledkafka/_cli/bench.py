@@ -64,9 +64,9 @@ def bench(
     to which nothing is sent: connections, threads, memory, processor time). Both have their default options. Each
     measurement has a process of its own, the two take turns, and the medians are shown.
 
-    It makes a topic and deletes it, and loads the cluster and this machine: figures from one that does other work
-    compare nothing. They say nothing of latencies under a steady load, nor of other libraries; for these see the
-    benchmarks in the project's repository.
+    It makes a topic and groups and deletes them, and loads the cluster and this machine: figures from one that does
+    other work compare nothing. They say nothing of latencies under a steady load, nor of other libraries; for these
+    see the benchmarks in the project's repository.
 
     \b
     Examples:
@@ -126,6 +126,9 @@ def _topic(options: dict[str, Any], timeout: float, partitions: int) -> Iterator
             yield name
         finally:
             admin.delete_topics([name])
+            left = [each["group_id"] for each in admin.list_groups() if each["group_id"].startswith(name)]
+            if left:
+                admin.delete_groups(left)
 
 
 def _fill(options: dict[str, Any], timeout: float, topic: str, records: int, size: int) -> None:

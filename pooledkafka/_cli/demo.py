@@ -44,8 +44,8 @@ def demo(
     """Show many clients over one pool, and the same clients without it.
 
     Each consumer is in a group of its own, and receives every record that the producers send; then consumers and
-    producers of stock kafka-python are made, as many, to count what they hold. It works in a topic of its own, which
-    it deletes. The exit code is 1 where a group misses a record or receives one twice.
+    producers of stock kafka-python are made, as many, to count what they hold. It works in a topic and groups of its
+    own, which it deletes. The exit code is 1 where a group misses a record or receives one twice.
 
     \b
     Examples:

@@ -84,6 +84,9 @@ class Demonstration:
                 return result
             finally:
                 admin.delete_topics([topic])
+                left = [each["group_id"] for each in admin.list_groups() if each["group_id"].startswith(topic)]
+                if left:
+                    admin.delete_groups(left)
         finally:
             admin.close()
 
