@@ -28,7 +28,7 @@ from pooledkafka.events import (
 from pooledkafka.kafka import Kafka
 from pooledkafka.pool import ConnectionPool
 from pooledkafka.producer import Producer
-from pooledkafka.stats import PoolStats
+from pooledkafka.stats import ConsumerProgress, Durations, PoolStats, Waits
 
 __all__ = [
     "Admin",
@@ -42,6 +42,8 @@ __all__ = [
     "ConnectionPool",
     "ConnectionReady",
     "Consumer",
+    "ConsumerProgress",
+    "Durations",
     "ErrorLimitError",
     "ForkedClientError",
     "Kafka",
@@ -54,4 +56,5 @@ __all__ = [
     "Producer",
     "Reauthenticated",
     "Throttled",
+    "Waits",
 ]

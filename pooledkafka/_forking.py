@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pooledkafka._locks import begin_anew
 from pooledkafka.errors import ForkedClientError
 
-__all__ = ["Inheritable", "abandon", "belongs_to_parent", "inherit", "notice_fork"]
+__all__ = ["Inheritable", "abandon", "belongs_to_parent", "inherit", "known", "notice_fork"]
+
+
+_Thing = TypeVar("_Thing")
 
 
 class Inheritable(Protocol):
@@ -36,6 +39,15 @@ def inherit(thing: Inheritable) -> None:
     """
     notice_fork()
     _known.add(thing)
+
+
+def known(kind: type[_Thing]) -> list[_Thing]:
+    """What there is of this kind in the process now; from any thread."""
+    while True:
+        try:
+            return [thing for thing in _known if isinstance(thing, kind)]
+        except RuntimeError:  # another thread has made one meanwhile
+            continue
 
 
 def abandon(thing: object) -> None:

@@ -43,6 +43,7 @@ class LockName(Enum):
     FEED = 5, "Feed._lock"
     BATCH = 5, "BatchFuture._counting"
     DECODED = 5, "DecodedBatches._lock"
+    TALLY = 6, "Tally._lock"
 
     def __init__(self, place: int, label: str) -> None:
         self.place = place

@@ -21,6 +21,7 @@ from pooledkafka._wire import Flag, Interrupted, Listening, Subscriber, WiredCon
 from pooledkafka.config import CONSUMER_OPTIONS
 from pooledkafka.errors import ConcurrentUseError, ConfigurationError, PoolClosedError, PoolTimeoutError
 from pooledkafka.pool import ConnectionPool
+from pooledkafka.stats import ConsumerProgress
 
 __all__ = ["Consumer"]
 
@@ -127,6 +128,11 @@ class Consumer(PooledClient):
 
     def _detach(self, timeout_ms: float, wait_ms: float) -> bool:
         return self._end(True, timeout_ms, wait_ms)
+
+    def _progress(self) -> ConsumerProgress | None:
+        """For the pool, which asks on any thread; None where it has no connections."""
+        wired = self._wired
+        return None if wired is None or wired.over else wired.progress()
 
     def _let_go(self) -> bool:
         wired = self._wired

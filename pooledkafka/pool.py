@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -16,13 +17,14 @@ from pooledkafka._feed import Feed, Listener
 from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._locks import LockName, new_lock, new_rlock
 from pooledkafka._logging import get_logger
+from pooledkafka._snapshot import snapshot
 from pooledkafka._unclosed import Place, made_here, warn_unclosed
 from pooledkafka._uwsgi import uwsgi_concerns
-from pooledkafka._wire import LONGEST_WAIT_MS, Engine, Lane
+from pooledkafka._wire import LONGEST_WAIT_MS, Engine, Tally
 from pooledkafka.config import check_sizes, pool_options
 from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolError, PoolTimeoutError
 from pooledkafka.events import ClientAttached, ClientDetached, PoolEvent
-from pooledkafka.stats import PoolStats
+from pooledkafka.stats import ConsumerProgress, PoolStats
 
 __all__ = ["ConnectionPool"]
 
@@ -169,8 +171,7 @@ class ConnectionPool:
         self._clients: weakref.WeakSet[Any] = weakref.WeakSet()  # consumers and admin clients
         self._producers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._ending: _Ending | None = None  # set while disconnect() waits for clients; read by any thread
-        self._ended_created = 0  # connections of engines that have been stopped
-        self._ended_closed = 0
+        self._tally = Tally()  # of all its engines; replaced in a forked process
         self._feed = Feed(self.options["client_id"])
         inherit(self)
 
@@ -209,7 +210,7 @@ class ConnectionPool:
                     "return; call connect() after that"
                 )
             try:
-                engine = Engine(self.options, **self._limits, tell=_weakly(self._feed))
+                engine = Engine(self.options, **self._limits, tell=_weakly(self._feed), tally=self._tally)
             except (ValueError, TypeError, AssertionError) as error:
                 raise ConfigurationError(
                     f"the pool cannot be set up with these options: {error}. Check bootstrap_servers (host:port, "
@@ -219,6 +220,7 @@ class ConnectionPool:
                 engine.start(timeout_ms if not_held_up else max(0.0, deadline - time.monotonic()) * 1000)
             except BaseException:
                 engine.stop()
+                self._tally.settle()
                 raise
             with self._lock:
                 self._connection = Connection(engine, self.options["exit_timeout_ms"])
@@ -271,9 +273,7 @@ class ConnectionPool:
                 undelivered = connection.end(deadline)
             finally:
                 self._ending = None
-                with self._lock:
-                    self._ended_created += connection.engine.created.total()
-                    self._ended_closed += connection.engine.created.total()
+                self._tally.settle()
             for client in clients:
                 self._feed.tell(ClientDetached(client.kind))
             for _ in range(producers):
@@ -357,7 +357,8 @@ class ConnectionPool:
             self._state = State.NEW
         self._clients = weakref.WeakSet()
         self._producers = weakref.WeakSet()
-        self._ended_created = self._ended_closed = 0
+        timed, self._tally = self._tally.timed, Tally()
+        self._tally.timed = timed
         self._feed.in_child()
 
     def __enter__(self) -> ConnectionPool:
@@ -472,35 +473,37 @@ class ConnectionPool:
         return connection.engine.client
 
     def stats(self) -> PoolStats:
-        """What the pool holds now."""
+        """What the pool holds now, and has counted; cheap enough to call each second with hundreds of clients."""
         notice_fork()
         with self._lock:
             engine = self._connection.engine if self._connection is not None else None
-            kinds = [client.kind for client in list(self._clients)]
+            clients = list(self._clients)
             producers = len(self._producers)
-            created, closed = self._ended_created, self._ended_closed
-        connections: dict[int, dict[str, int]] = {}
-        if engine is not None:
-            created += engine.created.total()
-            closed += engine.closed.total()
-            for (node_id, lane), count in sorted(engine.open_connections().items()):
-                if lane is not Lane.BOOTSTRAP:
-                    connections.setdefault(node_id, {})[lane.value] = count
-        return PoolStats(
-            consumers=kinds.count("consumer"),
-            producers=producers,
-            admins=kinds.count("admin"),
-            connections=connections,
-            connections_created=created,
-            connections_closed=closed,
-            requests_in_flight=engine.client.in_flight_request_count() if engine else 0,
-            requests_waiting=engine.permits.waiting + engine.joins.waiting if engine else 0,
-            requests_resent=engine.manager.resending.count if engine else 0,
-            wire_fetches=engine.fetching.wire_fetches if engine else 0,
-            logical_fetches=engine.fetching.logical_fetches if engine else 0,
-            read_ahead_bytes=engine.fetching.read_ahead.total if engine else 0,
-            metadata_age_ms=engine.manager.cluster.age_ms() if engine else None,
-        )
+        return snapshot(engine, self._tally, Counter(client.kind for client in clients), producers)
+
+    def measure_durations(self) -> None:
+        """Measure from now on how long requests take: ``stats().durations`` and ``request_errors``.
+
+        Nothing is measured before. It costs a microsecond or two for each request; the Prometheus collector turns it
+        on. It stays on when the pool is connected anew, and in forked processes.
+        """
+        notice_fork()
+        self._tally.timed = True
+
+    def progress(self) -> list[ConsumerProgress]:
+        """How far each consumer is that is attached now, without asking any broker; from any thread.
+
+        It looks at each partition of each consumer, so it is no part of ``stats()``.
+
+        Example:
+            >>> for consumer in pool.progress():
+            ...     print(consumer.group, consumer.lag)
+        """
+        notice_fork()
+        with self._lock:
+            clients = list(self._clients)
+        found = (client._progress() for client in clients if client.kind == "consumer")
+        return [progress for progress in found if progress is not None]
 
     def __repr__(self) -> str:
         stats = self.stats()

@@ -43,6 +43,9 @@ __all__ = ["VERSION", "Farewell", "Hangup", "ScriptedBroker", "closed_port", "me
 VERSION = (2, 6)
 """The Kafka release whose request versions the broker speaks."""
 
+_LONGEST_FRAME = 104_857_600
+"""More than that a real broker does not read either: socket.request.max.bytes."""
+
 _REQUESTS: dict[int, Any] = {
     request.API_KEY: request
     for request in (
@@ -248,7 +251,12 @@ class ScriptedBroker:
         last = False
         with connection, connection.makefile("rb") as frames, contextlib.suppress(Hangup, OSError):
             while len(size := frames.read(4)) == 4:
-                frame = frames.read(struct.unpack(">i", size)[0])
+                length = struct.unpack(">i", size)[0]
+                if length > _LONGEST_FRAME:  # TLS, say
+                    break
+                frame = frames.read(length)
+                if len(frame) < length:
+                    break
                 key, version, correlation_id = struct.unpack_from(">hhi", frame)
                 request = _REQUESTS[key].decode(frame, version=version, header=True)
                 request.API_VERSION = version

@@ -5,7 +5,8 @@ The environment says what happens at import, which with a preloaded application 
 - ``APP_BOOTSTRAP`` and ``APP_TOPIC``: the brokers, and where the records go;
 - ``APP_MASTER=1``: the pool is connected and used there: records are sent and acknowledged on a thread, again and
   again, a consumer polls on another, and ``APP_LINGERING`` records linger in the accumulator when the workers are
-  forked. What is acknowledged there is written to ``APP_ACKED``, one value a line.
+  forked. What is acknowledged there is written to ``APP_ACKED``, one value a line;
+- ``PROMETHEUS_MULTIPROC_DIR``: the pool's metrics are shown at ``/metrics``, those of all processes.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from kafka.errors import IllegalStateError, KafkaError
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from pooledkafka import Kafka, PoolClosedError
+from pooledkafka.contrib.prometheus import register
 
 __all__ = ["application"]
 
@@ -69,6 +73,9 @@ def _consume_in_master() -> None:
     while True:
         consumer_of_import.poll(timeout_ms=200)
 
+
+if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    register(pool, interval_s=0.2)
 
 if os.environ.get("APP_MASTER"):
     producer.send(topic, f"import-{life}".encode()).get(timeout=30)
@@ -139,6 +146,11 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
             answer = _stats()
         case "/inherited":
             answer = _inherited()
+        case "/metrics":
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
+            return [generate_latest(registry)]
         case _:
             start_response("404 Not Found", [])
             return []

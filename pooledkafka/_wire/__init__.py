@@ -12,6 +12,7 @@ from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import Listening, Subscriber
 from pooledkafka._wire.senders import Senders, as_serializer
 from pooledkafka._wire.sending import TopicSender
+from pooledkafka._wire.tally import MeasuredDurations, Tally, Wait
 from pooledkafka._wire.wired_admin import WiredAdmin
 from pooledkafka._wire.wired_consumer import WiredConsumer
 from pooledkafka._wire.wired_producer import WiredProducer
@@ -23,9 +24,12 @@ __all__ = [
     "Interrupted",
     "Lane",
     "Listening",
+    "MeasuredDurations",
     "Senders",
     "Subscriber",
+    "Tally",
     "TopicSender",
+    "Wait",
     "WiredAdmin",
     "WiredConsumer",
     "WiredProducer",

@@ -30,6 +30,7 @@ from pooledkafka._wire.permits import Permits
 from pooledkafka._wire.refresher import MetadataRefresher
 from pooledkafka._wire.refusals import Attempts, Refusal, Refusals, refusal_of
 from pooledkafka._wire.shared_client import SharedClient
+from pooledkafka._wire.tally import Tally, Wait
 from pooledkafka._wire.tls import check_tls
 from pooledkafka.errors import ConfigurationError, ConnectFailedError, PoolTimeoutError
 from pooledkafka.events import (
@@ -66,7 +67,8 @@ class GroupMember(Protocol):
 class Engine:
     """Owns what all clients of a pool share; a new one is made each time the pool connects.
 
-    ``tell`` is given what happens, on the I/O thread, where it must not wait.
+    ``tell`` is given what happens, on the I/O thread, where it must not wait; ``tally`` counts it, for all engines of
+    the pool.
 
     State is touched on the I/O thread only, except where said. Methods are for the I/O thread unless they say that
     they may be called from any other.
@@ -81,8 +83,10 @@ class Engine:
         leased_connections_per_second: float,
         fetch_buffer_bytes: int,
         tell: Callable[[PoolEvent], None],
+        tally: Tally,
     ) -> None:
         self._tell = tell
+        self.tally = tally
         self.net = Loop(**options)
         self.permits = Permits(max_in_flight_requests)
         # The limits that a group's joins must fit in, by the names of their options.
@@ -98,6 +102,7 @@ class Engine:
                 on_throttled=self._throttled,
                 on_login=self._logged_in,
                 permits=self.permits,
+                tally=tally,
                 **options,
             )
         except BaseException:
@@ -123,10 +128,6 @@ class Engine:
         self.refusals = Refusals(self.manager)
         self._last_failure: Refusal | None = None  # of a connection to a broker; the I/O thread's
         self.exiting = False  # set once, when the interpreter ends; read on the I/O thread
-        # Connections that became ready, and of those the ones that ended. Read by any thread; every lane has its entry
-        # from the start, so that the dictionaries never change their size.
-        self.created = Counter(dict.fromkeys(Lane, 0))
-        self.closed = Counter(dict.fromkeys(Lane, 0))
         inherit(self)
 
     # -- life cycle, from any thread but the I/O thread ----------------------------------------------------------------
@@ -265,7 +266,7 @@ class Engine:
         """Send a group's JoinGroup or SyncGroup when it is the group's turn; not if its consumer has gone by then."""
         turn = Future()
         self.joins.enter(request.group_id, lambda: turn.success(None))
-        await turn
+        await self._waited_for(turn, self.tally.waits_for_turn)
         try:
             return await self.send_leased(owner_leases, node_id, request, timeout_ms, gone)
         finally:
@@ -289,7 +290,7 @@ class Engine:
         )
         if not lease.is_done:
             self._more_leases.ask()
-        key = await lease
+        key = await self._waited_for(lease, self.tally.waits_for_lease)
         if key is None:
             raise KafkaConnectionError(f"broker {node_id} cannot be reached: {self._last_failure}")
         owner_leases.add(key)
@@ -301,6 +302,16 @@ class Engine:
             owner_leases.discard(key)
             self._leases.release(key, time.monotonic())
             self._idle_leases.ask()
+
+    @staticmethod
+    async def _waited_for(future: Future, wait: Wait) -> Any:
+        if future.is_done:
+            return await future
+        began = wait.begin()
+        try:
+            return await future
+        finally:
+            wait.end(began)
 
     def _start_leased(self, *args: Any) -> Future:
         started: Future = self.net.call_soon_with_future(self.send_leased, *args)
@@ -355,15 +366,15 @@ class Engine:
 
     def _watch(self, key: LaneKey, connection: Any) -> None:
         where = (key.node_id, key.lane.value, self._address(key))
+        self.tally.opened(key, connection)
         self._tell(ConnectionCreated(*where))
         connection.init_future.add_callback(lambda _: self._ready(key, connection, where))
         connection.init_future.add_errback(lambda error: self._failed(key, error))
         connection.close_future.add_both(lambda error: self._ended(key, connection, error, where))
 
     def _ready(self, key: LaneKey, connection: Any, where: tuple[int, str, str]) -> None:
-        self.created[key.lane] += 1
+        self.tally.created[where[:2]] += 1
         self.refusals.clear()
-        connection.close_future.add_both(lambda _: self.closed.update([key.lane]))
         _log.debug("connection.ready", pool=self.name, broker=key.node_id, lane=key.lane.value)
         self._tell(ConnectionReady(*where))
 
@@ -373,14 +384,19 @@ class Engine:
             reason = "bootstrapped"  # the one that kafka-python closes by itself without an error
         if key.lane is Lane.BOOTSTRAP and error is not None:
             self._not_found(key, error)
-        if reason == "failed" and connection.init_future.succeeded():
-            _log.info("connection.lost", pool=self.name, broker=key.node_id, lane=key.lane.value, error=repr(error))
+        if connection.init_future.succeeded():
+            self.tally.closed[key.node_id, key.lane.value, reason] += 1
+            if reason == "failed":
+                _log.info("connection.lost", pool=self.name, broker=key.node_id, lane=key.lane.value, error=repr(error))
+        elif reason == "failed":
+            self.tally.failed[where[:2]] += 1
         self._tell(ConnectionClosed(*where, reason, error if reason == "failed" else None))
 
     def _throttled(self, key: LaneKey, throttle_time_ms: int) -> None:
         _log.info(
             "broker.throttles", pool=self.name, broker=key.node_id, lane=key.lane.value, throttle_ms=throttle_time_ms
         )
+        self.tally.throttle(key.node_id, throttle_time_ms)
         self._tell(Throttled(key.node_id, key.lane.value, throttle_time_ms))
 
     def _logged_in(self, key: LaneKey) -> None:

@@ -48,7 +48,7 @@ class ConsumerFetch:
 
 
 class SharedFetching:
-    """All fetching of a pool; on the I/O thread only, but for the counters, which any thread may read."""
+    """All fetching of a pool; on the I/O thread only, but for the counters and ends, which any thread may read."""
 
     def __init__(self, net: Any, manager: SharedManager, buffer_bytes: int) -> None:
         self._net = net
@@ -58,6 +58,7 @@ class SharedFetching:
         self.read_ahead = ReadAhead(buffer_bytes)
         self.logical_fetches = 0
         self.wire_fetches = 0
+        self.ends: dict[TopicPartition, int] = {}  # where partitions end, as the last answer said
 
     def send(self, owner: int, request: ConsumerFetch, node_id: int, answered: Callable[[], None]) -> Future:
         """Answer one consumer's fetch from what is read for all; it is never forwarded as it is.
@@ -237,6 +238,11 @@ class Route:
                 for topic in response.responses
                 for partition in topic.partitions
             }
+            self._fetching.ends.update(
+                (partition, answer.high_watermark)
+                for partition, answer in answers.items()
+                if answer.high_watermark >= 0
+            )
             self._multiplexer.answered(wire, answers, time.monotonic())
             # kafka-python goes back to the leader when it does not know the replica it was sent to, and asks for no
             # metadata: the two would send it to and fro until the metadata is too old.

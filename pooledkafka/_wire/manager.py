@@ -21,6 +21,7 @@ from pooledkafka._wire.logins import Login, prepare_login, session_is_over
 from pooledkafka._wire.permits import Permits
 from pooledkafka._wire.reachability import Reachability, broker_of
 from pooledkafka._wire.resending import Resending
+from pooledkafka._wire.tally import Tally
 from pooledkafka._wire.tls import build_transport
 from pooledkafka._wire.tokens import Tokens
 
@@ -60,6 +61,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         on_throttled: Callable[[LaneKey, int], None],
         on_login: Callable[[LaneKey], None],
         permits: Permits,
+        tally: Tally,
         **config: Any,
     ) -> None:
         config["max_in_flight_requests_per_connection"] = _UNLIMITED
@@ -74,9 +76,11 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self._on_connection = on_connection
         self._on_throttled = on_throttled
         self._on_login = on_login
-        self._waiting: dict[Callable[[], None], tuple[Future, Any]] = {}  # for a permit; the I/O thread's
+        # For a permit, with what gives it up and since when; the I/O thread's.
+        self._waiting: dict[Callable[[], None], tuple[Future, Any, float]] = {}
         self._closing: dict[LaneKey, str] = {}  # why a connection is being closed on purpose; the I/O thread's
         self._permits = permits
+        self._tally = tally
         # What was on a lane that ended is to be on its next connection before anything else can be.
         self.resending = Resending(net, self._opened, lambda key: self.closed or self.is_closing(key))
         self._reachability = Reachability(net, self, self.config["reconnect_backoff_max_ms"] / 1000)
@@ -201,7 +205,9 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
 
         def granted() -> None:
             if granted in self._waiting:
-                self._net.cancel(self._waiting.pop(granted)[1])
+                _, timer, began = self._waiting.pop(granted)
+                self._net.cancel(timer)
+                self._tally.waits_for_limit.end(began)
             started = attempt(start)  # whatever comes of it, the permit is given back
             started.add_both(lambda _: self._permits.release())
             started.chain(future)
@@ -210,12 +216,13 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         if self._permits.waits(granted):
             error = KafkaTimeoutError("no request may be in progress beside those that are")
             timer = self._net.call_later(timeout_ms / 1000, lambda: self._give_up(granted, error))
-            self._waiting[granted] = future, timer
+            self._waiting[granted] = future, timer, self._tally.waits_for_limit.begin()
         return future
 
     def _give_up(self, granted: Callable[[], None], error: Exception) -> None:
-        future, timer = self._waiting.pop(granted)
+        future, timer, began = self._waiting.pop(granted)
         self._net.cancel(timer)
+        self._tally.waits_for_limit.end(began)
         self._permits.give_up(granted)
         future.failure(error)
 
@@ -243,6 +250,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             timeout_at = connection._timeout_at(timeout_ms=request_timeout_ms)
             sent = connection._send_request(request, future=Future(), timeout_at=timeout_at)
         self.resending.sent(sent, request, request_timeout_ms)
+        if self._tally.timed:
+            self._tally.measure(sent, request)
         sent.add_callback(lambda response: self._look_for_throttling(key, response))
         return sent
 

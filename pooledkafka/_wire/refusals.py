@@ -22,7 +22,7 @@ from kafka.errors import (
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka.errors import ConnectFailedError
 
-__all__ = ["LOGIN_ERRORS", "Attempts", "Refusal", "Refusals", "refusal_of"]
+__all__ = ["LOGIN_ERRORS", "Attempts", "Kind", "Refusal", "Refusals", "refusal_of"]
 
 GRACE_S = 1.0
 """How long a cluster that cannot be reached is tried again: a broker that restarts is not there for a moment."""
@@ -51,9 +51,16 @@ class Refusal:
 
     address: str
     kind: Kind
-    what: str
-    """What happened, and what to do."""
+    cause: str
+    """What happened."""
+    advice: str
+    """What to do; may be empty."""
     error: BaseException
+
+    @property
+    def what(self) -> str:
+        """What happened, and what to do."""
+        return f"{self.cause}. {self.advice}" if self.advice else self.cause
 
     def __str__(self) -> str:
         return f"{self.address}: {self.what}"
@@ -71,73 +78,95 @@ class Refusal:
 
 def refusal_of(address: str, error: BaseException, options: Any) -> Refusal:
     """What ``error`` means, that a connection to ``address`` has ended with; ``options`` are those of the pool."""
-    kind, what = _meaning(error, options)
-    return Refusal(address, kind, what, error)
+    kind, cause, advice = _meaning(error, options)
+    return Refusal(address, kind, cause, advice, error)
 
 
-def _meaning(error: BaseException, options: Any) -> tuple[Kind, str]:
+def _meaning(error: BaseException, options: Any) -> tuple[Kind, str, str]:
+    """Of what kind it is, what happened, and what to do."""
     if isinstance(error, LOGIN_ERRORS):
-        return Kind.LOGIN, _of_login(error, options)
+        return Kind.LOGIN, *_of_login(error, options)
     for each in _chain(error):
         if isinstance(each, ssl.SSLError) and not isinstance(each, ssl.SSLEOFError):
-            return Kind.TLS, _of_tls(each)
+            return Kind.TLS, *_of_tls(each)
         if isinstance(each, FileNotFoundError | PermissionError):
-            return Kind.TLS, f"a file with a key or certificate cannot be read: {each}"
+            return Kind.TLS, f"a file with a key or certificate cannot be read: {each}", ""
     text = str(error)
     if any(isinstance(each, KafkaTimeoutError) for each in _chain(error)):
-        return Kind.OTHER, f"no answer in time ({text})"
+        return Kind.OTHER, f"no answer in time ({text})", ""
     if "DNS" in text:
-        return Kind.DNS, "the name cannot be resolved (DNS). Check bootstrap_servers, and the advertised listeners"
-    if found := _NETWORK_ERROR.search(text):
-        return Kind.REFUSED, (
-            f"the connection was refused ({found[1]}). Check that a broker listens there, and that no firewall "
-            "is in between"
+        return (
+            Kind.DNS,
+            "the name cannot be resolved (DNS)",
+            "Check bootstrap_servers, and the advertised listeners",
         )
+    if found := _NETWORK_ERROR.search(text):
+        return (
+            Kind.REFUSED,
+            f"the connection was refused ({found[1]})",
+            "Check that a broker listens there, and that no firewall is in between",
+        )
+    protocol = options["security_protocol"]
     if "Handshake failed" in text:
-        return Kind.HUNG_UP, (
-            f"the connection was closed during the TLS handshake ({text}). Check that security_protocol="
-            f"{options['security_protocol']!r} is the listener's, and whether the broker wants a client certificate "
-            "(ssl_certfile)"
+        return (
+            Kind.HUNG_UP,
+            f"the connection was closed during the TLS handshake ({text})",
+            (
+                f"Check that security_protocol={protocol!r} is the listener's, and whether the broker wants a client "
+                "certificate (ssl_certfile)"
+            ),
         )
     if "InvalidReceiveError" in repr(error):  # itself, or what the manager makes of it
-        return Kind.HUNG_UP, (
-            f"what answers does not speak Kafka's protocol in plain text ({text}). Check the port, and whether the "
-            "listener wants TLS (security_protocol 'SSL' or 'SASL_SSL')"
+        return (
+            Kind.HUNG_UP,
+            f"what answers does not speak Kafka's protocol in plain text ({text})",
+            "Check the port, and whether the listener wants TLS (security_protocol 'SSL' or 'SASL_SSL')",
         )
     if isinstance(error, KafkaConnectionError) and "timed out" not in text:
-        return Kind.HUNG_UP, (
-            f"the broker closed the connection ({text}). Check that security_protocol="
-            f"{options['security_protocol']!r} is the listener's: one that wants a login or TLS does that without a "
-            "word"
+        return (
+            Kind.HUNG_UP,
+            f"the broker closed the connection ({text})",
+            (
+                f"Check that security_protocol={protocol!r} is the listener's: one that wants a login or TLS does that "
+                "without a word"
+            ),
         )
-    return Kind.OTHER, repr(error)
+    return Kind.OTHER, repr(error), ""
 
 
-def _of_login(error: BaseException, options: Any) -> str:
+def _of_login(error: BaseException, options: Any) -> tuple[str, str]:
     mechanism = options["sasl_mechanism"]
     # kafka-python puts the name of the error in front of the broker's words.
     said = str(error.args[0]).removeprefix(f"{type(error).__name__}: ") if error.args else type(error).__name__
     if isinstance(error, UnsupportedSaslMechanismError):
-        return f"the broker does not offer sasl_mechanism={mechanism!r} ({said}). Check the mechanism, and the port"
+        return f"the broker does not offer sasl_mechanism={mechanism!r} ({said})", "Check the mechanism, and the port"
+    if isinstance(error, IllegalSaslStateError):
+        return (
+            f"the listener wants no login ({said})",
+            "Check the port, and security_protocol: without a login it is 'PLAINTEXT' or 'SSL'",
+        )
     check = "sasl_oauth_token_provider" if mechanism == "OAUTHBEARER" else "sasl_plain_username and sasl_plain_password"
-    return f"the login by {mechanism} was refused: {said}. Check {check}"
+    return f"the login by {mechanism} was refused: {said}", f"Check {check}"
 
 
-def _of_tls(error: ssl.SSLError) -> str:
+def _of_tls(error: ssl.SSLError) -> tuple[str, str]:
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the broker's certificate is not trusted: {error.verify_message}. Check ssl_cafile, the name in "
-            "bootstrap_servers, and that the certificate is still valid"
+            f"the broker's certificate is not trusted: {error.verify_message.rstrip('.')}",
+            "Check ssl_cafile, the name in bootstrap_servers, and that the certificate is still valid",
         )
     said = str(error.args[-1] if error.args else error)
     if error.reason == "WRONG_VERSION_NUMBER":
-        return f"what answers does not speak TLS ({said}). Check the port, and that security_protocol is the listener's"
+        return (
+            f"what answers does not speak TLS ({said})",
+            "Check the port, and that security_protocol is the listener's",
+        )
     if "ALERT" in (error.reason or ""):
         return (
-            f"the broker refused the TLS handshake ({said}). Check the client certificate (ssl_certfile, ssl_keyfile), "
-            "and which TLS versions the broker allows"
+            f"the broker refused the TLS handshake ({said})",
+            "Check the client certificate (ssl_certfile, ssl_keyfile), and which TLS versions the broker allows",
         )
-    return f"TLS failed ({said}). Check ssl_certfile, ssl_keyfile and ssl_password, and the broker's TLS versions"
+    return f"TLS failed ({said})", "Check ssl_certfile, ssl_keyfile and ssl_password, and the broker's TLS versions"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

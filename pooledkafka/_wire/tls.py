@@ -13,7 +13,7 @@ from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from pooledkafka.errors import ConfigurationError
 
-__all__ = ["build_transport", "check_tls"]
+__all__ = ["build_transport", "check_tls", "connected_socket", "is_secure", "transport_over"]
 
 _FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
 
@@ -24,7 +24,7 @@ def check_tls(config: MutableMapping[str, Any]) -> None:
     kafka-python reads them anew for each connection, so that renewed certificates are taken up; but a wrong one would
     only show there, as a broker that cannot be reached.
     """
-    if not _is_secure(config):
+    if not is_secure(config):
         return
     # Without a password OpenSSL would ask for one on the terminal, and the I/O thread would wait for it.
     config["ssl_password"] = config["ssl_password"] or ""
@@ -46,8 +46,12 @@ async def build_transport(net: Any, node: Any, config: Mapping[str, Any], timeou
     As kafka-python's, which waits for ever for a broker that does not answer the handshake, and leaves the socket to
     the garbage collector when it fails.
     """
-    sock = await _connected_socket(net, node, config, timeout_at)
-    if not _is_secure(config):
+    return await transport_over(await connected_socket(net, node, config, timeout_at), net, node, config, timeout_at)
+
+
+async def transport_over(sock: Any, net: Any, node: Any, config: Mapping[str, Any], timeout_at: float | None) -> Any:
+    """What ``build_transport`` does once TCP has connected ``sock``, which is closed where it fails."""
+    if not is_secure(config):
         return KafkaTCPTransport(net, sock, host=node.host)
     transport = None
     try:
@@ -66,7 +70,7 @@ async def build_transport(net: Any, node: Any, config: Mapping[str, Any], timeou
     return transport
 
 
-async def _connected_socket(net: Any, node: Any, config: Mapping[str, Any], timeout_at: float | None) -> Any:
+async def connected_socket(net: Any, node: Any, config: Mapping[str, Any], timeout_at: float | None) -> Any:
     """As kafka-python's ``create_connection``, which leaves each socket that could not be connected open."""
     factory = KafkaNetSocket(config["proxy_url"])
     made: list[Any] = []
@@ -112,5 +116,6 @@ async def _shake_hands(net: Any, sock: ssl.SSLSocket, timeout_at: float | None) 
             raise KafkaTimeoutError("no answer in time") from None
 
 
-def _is_secure(config: Mapping[str, Any]) -> bool:
+def is_secure(config: Mapping[str, Any]) -> bool:
+    """Whether the broker is spoken to over TLS."""
     return config["security_protocol"] in ("SSL", "SASL_SSL")

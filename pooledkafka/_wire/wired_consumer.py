@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -27,6 +28,7 @@ from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import Subscriber, off_the_io_thread
 from pooledkafka._wire.partition_records import PartitionRecords
 from pooledkafka.errors import PoolClosedError, PoolError
+from pooledkafka.stats import ConsumerProgress
 
 __all__ = ["WiredConsumer"]
 
@@ -52,6 +54,7 @@ class WiredConsumer:
         self._engine = engine
         self.group: str | None = options.get("group_id")
         self._facade: ConsumerFacade | None = None
+        self._read: Any = None  # how many records, by topic; the polling thread's
         if self.group is not None:
             engine.net.run(engine.attach_member, self.group)
 
@@ -77,8 +80,18 @@ class WiredConsumer:
         self._deserializing = Deserializing(config["key_deserializer"], config["value_deserializer"])
         self.kafka._fetcher.PartitionRecords = partial(PartitionRecords, engine.decoded, self._deserializing)
         self.kafka._fetcher.fetch_records = self._idling.fetch_records
+        self._read = engine.tally.begin_reading(self.group)
+        self._take: Callable[..., Any] = self.kafka._fetcher.fetched_records
+        self.kafka._fetcher.fetched_records = self._taken
         self._pass: Callable[..., Any] = self.kafka._poll_once
         self.kafka._poll_once = self._checked_pass
+
+    def _taken(self, max_records: int | None = None, update_offsets: bool = True) -> Any:
+        """What the fetcher hands over, counted."""
+        found = self._take(max_records, update_offsets=update_offsets)
+        for partition, records in found[0].items():
+            self._read[partition.topic] += len(records)
+        return found
 
     def _checked_pass(self, timer: Any, max_records: int, update_offsets: bool = True) -> Any:
         # Its milliseconds are rounded down: without one more, the last would be spent in passes that do not wait.
@@ -277,6 +290,19 @@ class WiredConsumer:
         lags = [s.highwater - s.position.offset for s in states if s.position is not None and s.highwater is not None]
         return sum(max(0, lag) for lag in lags) if lags else None
 
+    def progress(self) -> ConsumerProgress:
+        """How far it is; from any thread."""
+        ends = self._engine.fetching.ends
+        partitions: dict[str, dict[int, tuple[int, int]]] = {}
+        for partition, state in list(self.kafka._subscription.assignment.items()):
+            # Its own was that of the last answer that it took; the pool's is of the last one that came for anybody.
+            position, end = state.position, max(state.highwater or 0, ends.get(partition, 0))
+            if position is not None and (end or state.highwater is not None):
+                partitions.setdefault(partition.topic, {})[partition.partition] = position.offset, end
+        polled = self.kafka._coordinator.heartbeat.last_poll if self.group is not None else -math.inf
+        age_ms = (time.monotonic() - polled) * 1000 if polled > 0 else None
+        return ConsumerProgress(self.group, age_ms, partitions)
+
     def commit_handled(self, *, hurried: bool = False) -> None:
         """Commit what was handled, in a group that leaves that to its user; ``hurried`` where the program is to end.
 
@@ -327,6 +353,7 @@ class WiredConsumer:
         try:
             await self._facade.leave(self.kafka.config["request_timeout_ms"])  # type: ignore[union-attr]
         finally:
+            self._engine.tally.end_reading(self._read)
             if self.group is not None:
                 self._engine.detach_member(self.group)
             then()
@@ -335,5 +362,7 @@ class WiredConsumer:
         # Options that kafka-python refuses are noticed before it has made its client, or after.
         if self._facade is not None:
             self._facade.close()
+        if self._read is not None:
+            self._engine.tally.end_reading(self._read)
         if self.group is not None:
             self._engine.call(self._engine.detach_member, self.group)

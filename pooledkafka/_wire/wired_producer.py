@@ -19,6 +19,7 @@ from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.producer_facade import ProducerFacade
 from pooledkafka._wire.sending import TopicSender
+from pooledkafka._wire.tally import WatchedBatches
 from pooledkafka.errors import PoolClosedError
 
 __all__ = ["WiredProducer", "with_grace"]
@@ -84,6 +85,7 @@ class WiredProducer:
         # kafka-python would close it first thing when the interpreter ends, within a second, and say nothing of what
         # it did not deliver. That is the pool's to do, which knows what else there is to wait for.
         self.kafka._unregister_cleanup()
+        self.kafka._accumulator._incomplete = WatchedBatches(engine.tally)  # nothing was sent yet
 
         # What transactional calls wait for, without a limit of kafka-python's; and whether nobody will tell them any
         # more. Guarded by the transaction manager's lock, which is held while a request is queued.

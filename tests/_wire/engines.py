@@ -11,6 +11,6 @@ from pooledkafka._wire.engine import Engine
 def new_engine(**options: Any) -> Engine:
     """An engine with a pool's options, not started. It refreshes nothing by itself: its metadata is the test's."""
     pool = ConnectionPool(**options)
-    engine = Engine(pool.options, **pool._limits, tell=pool._feed.tell)
+    engine = Engine(pool.options, **pool._limits, tell=pool._feed.tell, tally=pool._tally)
     engine.manager.cluster.start_refresh_loop = lambda: None
     return engine

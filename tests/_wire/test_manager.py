@@ -19,6 +19,7 @@ from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.manager import SharedManager, as_lane_key
 from pooledkafka._wire.permits import Permits
 from pooledkafka._wire.reachability import Reachability
+from pooledkafka._wire.tally import Tally
 from tests._wire.engines import new_engine
 from tests.scripted_broker import Hangup, ScriptedBroker, closed_port, metadata_answer
 
@@ -44,6 +45,7 @@ class Harness:
             on_throttled=lambda key, milliseconds: self.throttled.append((key, milliseconds)),
             on_login=lambda key: None,
             permits=permits or Permits(None),
+            tally=Tally(),
             bootstrap_servers="127.0.0.1:1",
             reconnect_backoff_ms=60_000,
             reconnect_backoff_max_ms=60_000,

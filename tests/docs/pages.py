@@ -11,12 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import flask
+import prometheus_client
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
 from pooledkafka import Admin, ConnectionPool, Consumer, Kafka, Producer
 from pooledkafka.contrib.opentelemetry import PooledKafkaInstrumentor
+from pooledkafka.contrib.prometheus import unregister
 from pooledkafka.testing import Drop, EmbeddedKafka
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,6 +40,11 @@ def names_of(page: Path, cluster: EmbeddedKafka) -> Iterator[dict[str, Any]]:
             names |= _web_application()
         elif page.name == "testing.md":
             names |= {"start_consumer": _starter(stack), "KafkaProducer": KafkaProducer}
+        elif page.name == "metrics.md":
+            names["pool"] = None
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setattr(prometheus_client, "start_http_server", lambda port: None)  # which may be taken
+            stack.callback(lambda: unregister(names["pool"]))
         elif page.name not in ("tutorial.md", "migrating.md"):
             names["pool"] = stack.enter_context(kafka.connection_pool())
         try:

@@ -96,8 +96,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """It has ended. What it has begun goes on, as on a real broker."""
+        sock = self._transport.get_extra_info("socket")
         try:
-            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # though a forked process has it open
+            if sock is not None:  # TLS that was cut off has given it up
+                sock.shutdown(socket.SHUT_RDWR)  # though a forked process has it open
         except OSError:
             pass  # the client has closed it already
         self.record.closed_at = time.monotonic()

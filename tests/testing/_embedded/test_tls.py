@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 import sys
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from kafka.protocol.metadata import MetadataRequest
 
 from pooledkafka import Kafka
 from pooledkafka.testing import ClusterError, EmbeddedKafka
+from tests.pooled.waiting import until
 from tests.testing._embedded.leaks import leaks_forgiven
 from tests.testing._embedded.wire import Wire
 
@@ -182,3 +184,14 @@ def test_without_trustme_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
         cluster.open()
     with EmbeddedKafka(brokers=1) as plain:
         assert plain.node_ids == (1,)
+
+
+def test_a_connection_that_is_cut_off_has_ended(cluster: EmbeddedKafka, options: dict[str, Any]) -> None:
+    """Also one whose socket TLS has given up by then: as when a handshake is over that the client wanted no more."""
+    context = ssl.create_default_context(cafile=options["ssl_cafile"])
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # where a broker has done its part when the client has
+    for _ in range(20):
+        secured = context.wrap_socket(socket.create_connection(address(options)), server_hostname="127.0.0.1")
+        secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes by a reset
+        secured.close()
+    until(lambda: len(cluster.connections) == 20 and all(each.closed_at for each in cluster.connections))

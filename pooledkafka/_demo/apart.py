@@ -1,6 +1,6 @@
 """What the demo's clients hold without a pool: the same consumers and producers of stock kafka-python, for real.
 
-Run by demo.py in a process of its own; prints what was measured as JSON.
+Run as a module in a process of its own; prints what was measured as JSON.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import time
 import psutil
 from kafka import KafkaConsumer, KafkaProducer
 
+__all__ = ["sockets_to"]
+
 ASSIGNED_WITHIN_S = 10.0
 SETTLE_S = 3.0  # connections that only the start needed go away
 
 
 def sockets_to(ports: set[int]) -> int:
-    """This process's connections to the brokers, as the operating system counts them."""
+    """The connections of the process to the brokers, as the operating system counts them."""
     connections = psutil.Process().net_connections(kind="tcp")
     return sum(c.status == psutil.CONN_ESTABLISHED and bool(c.raddr) and c.raddr.port in ports for c in connections)
 
 
-def main(bootstrap_servers: str, topic: str, consumers: int, producers: int, ports: set[int]) -> None:
+def _main(bootstrap_servers: str, topic: str, consumers: int, producers: int, ports: set[int]) -> None:
     stop = threading.Event()
     assigned = [threading.Event() for _ in range(consumers)]
 
@@ -49,7 +51,7 @@ def main(bootstrap_servers: str, topic: str, consumers: int, producers: int, por
                 sender.send(topic, b"", partition=partition)
         time.sleep(0.2)  # the pace of a little traffic
     process = psutil.Process()
-    print(
+    sys.stdout.write(
         json.dumps(
             {
                 "connections": sockets_to(ports),
@@ -67,4 +69,4 @@ def main(bootstrap_servers: str, topic: str, consumers: int, producers: int, por
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), {int(port) for port in sys.argv[5].split(",")})
+    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), {int(port) for port in sys.argv[5].split(",")})

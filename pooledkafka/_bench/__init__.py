@@ -1,0 +1,3 @@
+"""What ``pooledkafka bench`` measures; needs the cli extra."""
+
+from __future__ import annotations
