@@ -107,7 +107,8 @@ def _ask(path: Path) -> dict[str, Any] | None:
                 received += data
         except ConnectionRefusedError:  # it was killed, and could not remove its socket
             with suppress(OSError):
-                os.unlink(path)
+                if path.is_socket():  # a file that is none refuses likewise
+                    os.unlink(path)
         except (FileNotFoundError, ConnectionResetError):
             pass
     if not received:

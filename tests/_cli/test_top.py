@@ -63,6 +63,13 @@ def test_a_socket_of_a_process_that_was_killed_is_removed(command: Command) -> N
     assert list(runtime_directory().iterdir()) == []
 
 
+def test_a_file_that_is_no_socket_is_left_alone(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("dear")
+    assert command("top", "--once", "--socket", str(file)).code == 1
+    assert file.read_text() == "dear"
+
+
 def test_it_looks_again_and_again(shown: Inspection) -> None:
     arguments = [sys.executable, "-m", "pooledkafka", "top", "--json", "--interval", "0.1"]
     watching = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
