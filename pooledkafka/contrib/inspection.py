@@ -141,8 +141,9 @@ class Inspection:
         while not closed.is_set():
             try:
                 asking, _ = listener.accept()
-            except OSError:  # closed
-                return
+            except OSError:  # closed; or there is no file descriptor left, and later there may be
+                closed.wait(_PATIENCE_S)
+                continue
             with asking:
                 try:
                     asking.settimeout(_PATIENCE_S)
@@ -157,6 +158,8 @@ def _listen(path: str) -> socket.socket:
     """A socket at ``path`` that only this user can open, from its first moment on."""
     if _is_served(path):
         raise ConfigurationError(f"another process serves {path} already; give each its own, with {_PID} in it")
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):  # which the new socket would replace
+        raise ConfigurationError(f"{path} is there, and is no socket; give serve() another path")
     listener = socket.socket(socket.AF_UNIX)
     try:
         # In a directory that nobody else can enter, and moved when it has its mode: the umask is the whole process's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -76,6 +77,29 @@ def test_it_is_gone_when_it_is_closed(inspection: Inspection, directory: Path) -
         assert asked(again.path)["pid"] == os.getpid()
 
 
+def test_a_file_that_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("dear")
+    with pytest.raises(ConfigurationError, match="is there, and is no socket"):
+        serve(file)
+    assert file.read_text() == "dear"
+
+
+def test_it_goes_on_when_there_was_no_file_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pooledkafka.contrib.inspection._PATIENCE_S", 0.01)
+    accept, failures = socket.socket.accept, iter([OSError(errno.EMFILE, "Too many open files")])
+
+    def accepted(listener: socket.socket) -> Any:
+        for failure in failures:
+            raise failure
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", accepted)
+    with serve() as inspection:
+        assert asked(inspection.path)["pid"] == os.getpid()
+        assert next(failures, None) is None, "it did fail"
+
+
 def test_one_who_does_not_read_holds_up_nobody_for_long(inspection: Inspection) -> None:
     pools = [ConnectionPool(bootstrap_servers="x" * 5_000) for _ in range(200)]  # more than a socket's buffer holds
     with socket.socket(socket.AF_UNIX) as silent:
@@ -85,7 +109,8 @@ def test_one_who_does_not_read_holds_up_nobody_for_long(inspection: Inspection) 
 
 def test_a_path_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "shop.sock"
-    path.touch()  # of a process that was killed
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))  # of a process that was killed
     with serve(path) as inspection:
         assert inspection.path == str(path)
         assert asked(path)["pid"] == os.getpid()
