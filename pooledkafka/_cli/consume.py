@@ -121,16 +121,22 @@ def _write(
     with progress(beside=sys.stdout) as shown:
         task = shown.add_task("records", total=total)
         while (most is None or written < most) and not _is_over(consumer, ends):
-            for partition, records in consumer.poll(_POLL_MS).items():
-                for record in records:
-                    if ends is not None and record.offset >= ends[partition]:
-                        break
-                    if most is not None and written >= most:
-                        consumer.seek(partition, record.offset)  # so that it is not committed by its group
-                        break
-                    stdout.write(write(record) + b"\n")
-                    written += 1
-            stdout.flush()
+            polled = consumer.poll(_POLL_MS)
+            try:
+                for partition, records in polled.items():
+                    for record in records:
+                        if ends is not None and record.offset >= ends[partition]:
+                            break
+                        if most is not None and written >= most:
+                            consumer.seek(partition, record.offset)  # so that it is not committed by its group
+                            break
+                        stdout.write(write(record) + b"\n")
+                        written += 1
+                stdout.flush()
+            except BaseException:  # nobody reads on, the disk is full, Ctrl-C: nor are these, not all of them written
+                for partition, records in polled.items():
+                    consumer.seek(partition, records[0].offset)
+                raise
             shown.update(task, completed=written)
 
 

@@ -91,6 +91,22 @@ def test_a_group_commits_what_was_written_and_no_more(command: Command, cluster:
     assert command("consume", topic, *group, "--max", "6", *where).out.split() == lines[4:]
 
 
+def test_a_group_commits_nothing_that_could_not_be_written(
+    command: Command, cluster: EmbeddedKafka, topic: str
+) -> None:
+    where = ("-b", cluster.bootstrap_servers)
+    lines = [f"{number}" for number in range(10)]
+    command("produce", topic, "--partition", "0", *where, stdin="\n".join(lines).encode())
+    group = ("consume", topic, "--group", topic, "--from-beginning")
+    with open("/dev/full", "wb") as full:
+        consuming = start(cluster, *group, stdout=full, stderr=subprocess.PIPE)
+        _, said = consuming.communicate(timeout=20)
+    assert consuming.returncode == 1
+    assert b"No space left" in said
+    assert command("groups", "describe", topic, "--json", *where).json[topic]["lag"] == 10
+    assert command(*group, "--max", "10", *where).out.split() == lines
+
+
 def test_each_line_is_sent_when_it_is_there(cluster: EmbeddedKafka, topic: str) -> None:
     producing = start(cluster, "produce", topic, "--partition", "0", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert producing.stdin is not None
