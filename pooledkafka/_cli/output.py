@@ -8,9 +8,9 @@ from typing import IO, Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from pooledkafka._plain import plain
 
@@ -45,7 +45,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
         numbers = bool(rows) and all(isinstance(row[position], int | float | None) for row in rows)
         made.add_column(header, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        made.add_row(*("" if each is None else escape(str(each)) for each in row))
+        # Not as markup: a group may be named like an emoji's code, and a backslash at the end is one.
+        made.add_row(*(Text("" if each is None else str(each)) for each in row))
     return made
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
 from pooledkafka import Consumer, Producer
 from pooledkafka.testing import EmbeddedKafka
 from tests._cli.conftest import Command
@@ -34,6 +36,18 @@ def test_topics(command: Command, cluster: EmbeddedKafka) -> None:
         assert result.code == 1
         assert "topic 'not-there' does not exist" in result.err
     assert "not-there" not in command("topics", "list", *where).out, "looking creates none"
+
+
+def test_a_name_is_shown_as_it_is(command: Command, cluster: EmbeddedKafka) -> None:
+    names = {"team:fire:1", "[red]x", "ends\\"}
+    cluster.create_topic("odd")
+    for name in names:
+        with Consumer(bootstrap_servers=cluster.bootstrap_servers, group_id=name) as consumer:
+            partition = TopicPartition("odd", 0)
+            consumer.assign([partition])
+            consumer.commit({partition: OffsetAndMetadata(0, "", -1)})
+    listed = command("groups", "list", "-b", cluster.bootstrap_servers).out.splitlines()
+    assert names <= {line.split()[0] for line in listed}
 
 
 def test_groups(command: Command, cluster: EmbeddedKafka) -> None:
