@@ -10,6 +10,7 @@ from pooledkafka._cli.connecting import cluster_options
 from pooledkafka._cli.examination import examine
 from pooledkafka._cli.findings import Finding, Status
 from pooledkafka._cli.output import JSON_OPTION, print_json
+from pooledkafka.errors import ConfigurationError
 
 __all__ = ["doctor"]
 
@@ -64,6 +65,8 @@ def doctor(
             findings.append(finding)
             if not as_json:
                 _show(finding)
+    except ConfigurationError:  # a ValueError too
+        raise
     except ValueError as error:
         raise click.UsageError(f"BOOTSTRAP must be host:port, several separated by commas: {error}") from error
     failed = [finding for finding in findings if finding.status is Status.FAILED]

@@ -292,6 +292,13 @@ def test_wrong_usage(command: Command, arguments: list[str], why: str) -> None:
     assert result.out == ""
 
 
+def test_a_file_that_is_not_there(command: Command) -> None:
+    result = command("doctor", "localhost:9093", "--security-protocol", "SSL", "--ssl-cafile", "/not/there")
+    assert result.code == 2
+    assert "ssl_cafile='/not/there'" in result.err
+    assert "BOOTSTRAP must be" not in result.err
+
+
 def test_options_from_a_file(command: Command, secure: EmbeddedKafka, tmp_path: Path) -> None:
     address = at(secure, "sasl_plain")
     lines = {
