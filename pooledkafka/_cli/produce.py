@@ -11,6 +11,7 @@ import click
 
 from pooledkafka._cli.connecting import TIMEOUT_OPTION, cluster_options, connected
 from pooledkafka._cli.output import JSON_OPTION, print_json, progress
+from pooledkafka._cli.topics import describe_topics
 from pooledkafka.producer import Producer
 
 __all__ = ["produce"]
@@ -63,6 +64,8 @@ def produce(
         Producer(connection_pool=pool) as producer,
         progress(beside=sys.stdin) as shown,
     ):
+        if not create:
+            describe_topics(pool, [topic])  # one that does not exist would be waited for
         task = shown.add_task("records sent", total=None)
         for line in lines:
             text, of_record = line, None if key is None else key.encode()

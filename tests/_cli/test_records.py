@@ -169,6 +169,8 @@ def test_it_ends_when_nobody_reads_on(cluster: EmbeddedKafka, topic: str) -> Non
         (["consume", "t", "--format", "{"], 2, "--format"),
         (["consume", "not-there", "--until-end"], 1, "topic 'not-there' does not exist"),
         (["consume", "not-there", "--group", "g", "--max", "1"], 1, "topic 'not-there' does not exist"),
+        (["produce", "not-there", "--value", "v"], 1, "topic 'not-there' does not exist"),
+        (["produce", "a b", "--value", "v"], 1, "InvalidTopicError"),
         (["produce", "t", "--key", "k", "--key-separator", ":"], 2, "exclude each other"),
         (["produce", "t", "--header", "nothing"], 2, "must be NAME=VALUE"),
         (["produce", "t", "--value", "v", "-b", "127.0.0.1:1"], 1, "could not connect to the Kafka cluster"),
