@@ -173,6 +173,11 @@ def _formatted(shape: str) -> Callable[[Any], bytes]:
         raise click.UsageError(
             f"--format has {{{unknown[0]}}}; there are {', '.join(f'{{{each}}}' for each in _FIELDS)}"
         )
+    numbers = {"partition", "offset", "timestamp"}
+    try:
+        shape.format(**{name: 0 if name in numbers else "" for name in fields})
+    except (ValueError, LookupError) as error:  # a way to write it that its kind has not
+        raise click.UsageError(f"--format {shape!r}: {error}") from None
 
     def write(record: Any) -> bytes:
         found = {name: getattr(record, name) for name in fields}
@@ -182,6 +187,6 @@ def _formatted(shape: str) -> Callable[[Any], bytes]:
             found["headers"] = ",".join(
                 f"{name}={(value or b'').decode(errors='backslashreplace')}" for name, value in record.headers
             )
-        return shape.format(**found).encode()
+        return shape.format(**found).encode(errors="surrogateescape")
 
     return write

@@ -55,8 +55,10 @@ def produce(
     """
     if key is not None and key_separator is not None:
         raise click.UsageError("--key and --key-separator exclude each other")
+    if key_separator == "":
+        raise click.UsageError("--key-separator may not be empty")
     common: dict[str, Any] = {"headers": [_header(each) for each in headers], "partition": partition}
-    lines = _lines() if value is None else iter([value.encode()])
+    lines = _lines() if value is None else iter([value.encode(errors="surrogateescape")])
     waiting: deque[Any] = deque()
     sent = 0
     with (
@@ -68,7 +70,7 @@ def produce(
             describe_topics(pool, [topic])  # one that does not exist would be waited for
         task = shown.add_task("records sent", total=None)
         for line in lines:
-            text, of_record = line, None if key is None else key.encode()
+            text, of_record = line, None if key is None else key.encode(errors="surrogateescape")
             if key_separator is not None:
                 of_record, text = _cut(line, key_separator)
             waiting.append(producer.send(topic, text, key=of_record, **common))
@@ -90,7 +92,7 @@ def _lines() -> Iterator[bytes]:
 
 
 def _cut(line: bytes, separator: str) -> tuple[bytes, bytes]:
-    key, found, value = line.partition(separator.encode())
+    key, found, value = line.partition(separator.encode(errors="surrogateescape"))
     if not found:
         raise click.ClickException(f"there is no {separator!r} in the line {line.decode(errors='replace')!r}")
     return key, value
@@ -100,4 +102,4 @@ def _header(given: str) -> tuple[str, bytes]:
     name, separator, value = given.partition("=")
     if not separator or not name:
         raise click.UsageError(f"--header {given!r} must be NAME=VALUE")
-    return name, value.encode()
+    return name, value.encode(errors="surrogateescape")

@@ -66,6 +66,15 @@ def test_keys_and_headers(command: Command, cluster: EmbeddedKafka, topic: str) 
     assert "there is no ':' in the line 'no key'" in result.err
 
 
+def test_what_is_no_text_may_be_an_argument(command: Command, cluster: EmbeddedKafka, topic: str) -> None:
+    where = ("-b", cluster.bootstrap_servers)
+    no_text = os.fsdecode(b"\xff\xfe")
+    arguments = ("--value", no_text, "--key", no_text, "--header", f"h={no_text}")
+    assert command("produce", topic, *arguments, *where).code == 0
+    found = json.loads(command("consume", topic, "--from-beginning", "--until-end", "--json", *where).out)
+    assert [found["value"], found["key"], found["headers"][0][1]] == [{"base64": "//4="}] * 3
+
+
 def test_what_is_no_text_is_base64(command: Command, cluster: EmbeddedKafka, topic: str) -> None:
     with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
         producer.send(topic, b"\xff\xfe", key=None).get(10)
@@ -167,6 +176,9 @@ def test_it_ends_when_nobody_reads_on(cluster: EmbeddedKafka, topic: str) -> Non
         (["consume", "t", "--json", "--format", "{key}"], 2, "exclude each other"),
         (["consume", "t", "--format", "{kee}"], 2, "--format has {kee}; there are {topic}, "),
         (["consume", "t", "--format", "{"], 2, "--format"),
+        (["consume", "t", "--format", "{value:d}"], 2, "--format '{value:d}': Unknown format code"),
+        (["consume", "t", "--format", "{offset:{partition}}"], 2, "--format"),
+        (["produce", "t", "--key-separator", ""], 2, "--key-separator may not be empty"),
         (["consume", "not-there", "--until-end"], 1, "topic 'not-there' does not exist"),
         (["consume", "not-there", "--group", "g", "--max", "1"], 1, "topic 'not-there' does not exist"),
         (["produce", "not-there", "--value", "v"], 1, "topic 'not-there' does not exist"),
