@@ -400,8 +400,10 @@ class ConsumerManager(ManagerView):
     async def _sync(self, request: Any, node_id: int, timeout_ms: float) -> Any:
         response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._leaves)
         # kafka-python compares the answer with no generation at all where that is over, and raises
-        # InconsistentGroupProtocolError to the user.
-        self._join_again_unless(lambda generation_id: generation_id == request.generation_id)
+        # InconsistentGroupProtocolError to the user. An error says itself what to do: one that is fenced must not join
+        # again, without its id, in the place of the one that took its own.
+        if response.error_code == NoError.errno:
+            self._join_again_unless(lambda generation_id: generation_id == request.generation_id)
         return response
 
     def _join_again_unless(self, is_current: Callable[[int], bool]) -> None:

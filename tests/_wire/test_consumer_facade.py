@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kafka.errors import KafkaTimeoutError, NodeNotReadyError, RebalanceInProgressError
+from kafka.errors import FencedInstanceIdError, KafkaTimeoutError, NodeNotReadyError, RebalanceInProgressError
 from kafka.future import Future
 from kafka.protocol.consumer import (
     HeartbeatRequest,
@@ -356,7 +356,9 @@ def test_the_coordinator_has_heard_of_the_metadata_before_the_join_ends(facade: 
     assert heard[-1] == "joined"
 
 
-def synced(facade: ConsumerFacade, engine: Engine, generation_now: int) -> tuple[Future, list[str]]:
+def synced(
+    facade: ConsumerFacade, engine: Engine, generation_now: int, error_code: int = 0
+) -> tuple[Future, list[str]]:
     """The answer to a SyncGroup of generation 5, when the coordinator is at ``generation_now``."""
     rejoins: list[str] = []
     generation = SimpleNamespace(generation_id=generation_now)
@@ -368,7 +370,7 @@ def synced(facade: ConsumerFacade, engine: Engine, generation_now: int) -> tuple
             group_id="billing",
         )
     )
-    Joins(engine, SyncGroupResponse(version=3, error_code=0, assignment=b"mine"))
+    Joins(engine, SyncGroupResponse(version=3, error_code=error_code, assignment=b"mine"))
     request = SyncGroupRequest(group_id="billing", generation_id=5)
 
     async def send() -> Any:
@@ -392,6 +394,14 @@ def test_a_sync_answer_of_a_generation_that_is_over_means_join_again(
     future, rejoins = synced(facade, engine, generation_now)
     assert isinstance(future.exception, RebalanceInProgressError)
     assert rejoins == ["rejoin"]
+
+
+def test_a_sync_that_is_refused_is_passed_on_though_its_generation_is_over(
+    facade: ConsumerFacade, engine: Engine
+) -> None:
+    future, rejoins = synced(facade, engine, generation_now=-1, error_code=FencedInstanceIdError.errno)
+    assert future.value.error_code == FencedInstanceIdError.errno
+    assert rejoins == []
 
 
 # -- leaving -----------------------------------------------------------------------------------------------------------
