@@ -424,6 +424,8 @@ class ConsumerManager(ManagerView):
             try:
                 assignment = await self.wait_for(joined, timeout_ms)
             except IllegalStateError as error:
+                if self.coordinator._generation.generation_id != DEFAULT_GENERATION_ID:
+                    raise  # an assignor's own, which joining again would meet again, at once and without an end
                 # Unsubscribed while its JoinGroup was parked, and made the leader: it had no topics to assign then.
                 raise RebalanceInProgressError(self.coordinator.group_id) from error
             finally:

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from kafka.errors import FencedInstanceIdError
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import FencedInstanceIdError, IllegalStateError
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 from kafka.structs import TopicPartition
 
@@ -222,6 +223,19 @@ def test_a_member_that_unsubscribes_and_is_made_the_leader_then_joins_again(
     assert unsubscribing.ended() is None
     member.subscribe(["orders"])
     until(lambda: member.poll(timeout_ms=1) or len(member.assignment()) == 2)
+
+
+def test_what_an_assignor_raises_is_told_once(cluster: EmbeddedKafka, consumer: Callable[..., Consumer]) -> None:
+    class Assignor(RangePartitionAssignor):  # type: ignore[misc]
+        @classmethod
+        def assign(cls, *_: Any) -> Any:
+            raise IllegalStateError("it will not")
+
+    joins = joins_of(cluster, "a")
+    member = consumer("orders", group_id="a", partition_assignment_strategy=[Assignor])
+    with pytest.raises(IllegalStateError, match="it will not"):
+        until(lambda: member.poll(timeout_ms=100))
+    assert len(joins.requests) == 2, "one to be told its id, and one with it"
 
 
 @pytest.mark.parametrize("turns", range(6))
