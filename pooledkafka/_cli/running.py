@@ -41,10 +41,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         # Not by its main(), which says of a pipe that nobody reads any more that the command has failed.
         with commands.make_context(_NAME, list(sys.argv[1:] if arguments is None else arguments)) as context:
             commands.invoke(context)
-        sys.stdout.flush()
+        _flush()
         return 0
     except click.exceptions.Exit as end:
-        sys.stdout.flush()
+        _flush()
         return end.exit_code
     except click.ClickException as error:
         error.show()
@@ -57,6 +57,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         raise
     except (KafkaError, ClusterError, OSError) as error:
         return _said(error, _FAILED)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # it may have been closed before the command began
+        sys.stdout.flush()
 
 
 def _said(error: Exception, code: int) -> int:

@@ -197,6 +197,12 @@ def test_what_cannot_be(cluster: EmbeddedKafka, command: Command, arguments: lis
     assert "Traceback" not in result.err
 
 
+def test_a_closed_output_is_no_failure(cluster: EmbeddedKafka) -> None:
+    arguments = f"{sys.executable} -m pooledkafka topics list -b {cluster.bootstrap_servers} >&-"
+    done = subprocess.run(["sh", "-c", arguments], stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_partition_that_there_is_not(command: Command, cluster: EmbeddedKafka, topic: str) -> None:
     result = command("consume", topic, "--partition", "2", "-b", cluster.bootstrap_servers)
     assert result.code == 1
