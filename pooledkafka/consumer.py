@@ -322,7 +322,7 @@ class Consumer(PooledClient):
         while not self._closed:
             with self._using() as wired:
                 try:
-                    return wired.polling(next, wired.kafka)
+                    return wired.following()
                 except Interrupted:
                     continue
         raise StopIteration

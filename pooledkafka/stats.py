@@ -110,7 +110,7 @@ class PoolStats:
     throttled_ms: Mapping[int, int] = field(default_factory=dict)
     """For how many milliseconds they asked, all together, by node id."""
     records_consumed: Mapping[str | None, Mapping[str, int]] = field(default_factory=dict)
-    """Records that polls, iterations and runs have taken, by group and topic."""
+    """Records that polls and iterations have returned, and runs have dealt with, by group and topic."""
     records_produced: Mapping[str, int] = field(default_factory=dict)
     """Records that brokers have acknowledged, by topic; with ``acks=0``, that were sent."""
     records_failed: Mapping[str, int] = field(default_factory=dict)

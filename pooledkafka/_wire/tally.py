@@ -165,11 +165,12 @@ class Tally:
             self._reading[id(counts)] = group, counts
         return counts
 
-    def end_reading(self, counts: dict[str, int]) -> None:
-        """It reads no more; idempotent."""
+    def end_reading(self, group: str | None, counts: dict[str, int]) -> None:
+        """It reads no more. Again, it adds what a handler that closed its consumer has counted after that."""
         with self._lock:
-            group, read = self._reading.pop(id(counts), (None, {}))
-            self._add(self._consumed, group, read)
+            self._reading.pop(id(counts), None)
+            self._add(self._consumed, group, counts)
+            counts.clear()
 
     @staticmethod
     def _add(consumed: Counter[tuple[str | None, str]], group: str | None, read: dict[str, int]) -> None:

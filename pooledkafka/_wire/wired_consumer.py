@@ -87,10 +87,11 @@ class WiredConsumer:
         self.kafka._poll_once = self._checked_pass
 
     def _taken(self, max_records: int | None = None, update_offsets: bool = True) -> Any:
-        """What the fetcher hands over, counted."""
+        """What the fetcher hands over; counted here where it is taken with that, and not one by one later."""
         found = self._take(max_records, update_offsets=update_offsets)
-        for partition, records in found[0].items():
-            self._read[partition.topic] += len(records)
+        if update_offsets:
+            for partition, records in found[0].items():
+                self._read[partition.topic] += len(records)
         return found
 
     def _checked_pass(self, timer: Any, max_records: int, update_offsets: bool = True) -> Any:
@@ -162,6 +163,12 @@ class WiredConsumer:
         if timeout_ms > 0:
             timeout_ms = max(0.0, until - time.monotonic()) * 1000
         return self.kafka.poll(timeout_ms=timeout_ms, max_records=max_records)
+
+    def following(self) -> Any:
+        """The next record of an iteration, as ``polling`` does it."""
+        record = self.polling(next, self.kafka)
+        self._read[record.topic] += 1
+        return record
 
     def polling(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """``calling`` what may wait for records; raises ``Interrupted`` when ``interrupt`` ended the wait."""
@@ -256,6 +263,9 @@ class WiredConsumer:
             check_free("calling a handler")
             if not handler(portion, gone):
                 return
+            self._read[partition.topic] += len(portion)
+            if self.over:  # the handler has closed it, or its pool was disconnected, which has taken what was counted
+                self._engine.tally.end_reading(self.group, self._read)
             if subscription.assignment.get(partition) is not state or state.position is not expected:
                 return
             last = portion[-1]
@@ -353,7 +363,7 @@ class WiredConsumer:
         try:
             await self._facade.leave(self.kafka.config["request_timeout_ms"])  # type: ignore[union-attr]
         finally:
-            self._engine.tally.end_reading(self._read)
+            self._engine.tally.end_reading(self.group, self._read)
             if self.group is not None:
                 self._engine.detach_member(self.group)
             then()
@@ -363,6 +373,6 @@ class WiredConsumer:
         if self._facade is not None:
             self._facade.close()
         if self._read is not None:
-            self._engine.tally.end_reading(self._read)
+            self._engine.tally.end_reading(self.group, self._read)
         if self.group is not None:
             self._engine.call(self._engine.detach_member, self.group)

@@ -175,6 +175,34 @@ def test_records_are_those_of_the_log(
     without_group.close()
 
 
+def test_records_are_counted_when_they_are_taken_and_not_when_they_are_read(pool: ConnectionPool, kafka: Kafka) -> None:
+    kafka.producer(connection_pool=pool).send_batch("orders", [{"value": b"x", "partition": 0}] * 10).get(timeout=10)
+    options: dict[str, Any] = {"connection_pool": pool, "auto_offset_reset": "earliest", "enable_auto_commit": False}
+    with kafka.consumer("orders", group_id="iterates", **options) as consumer:
+        next(consumer)
+        next(consumer)
+    handled = []
+    with kafka.consumer("orders", group_id="runs", **options) as consumer:
+
+        def handle(record: Any) -> None:
+            handled.append(record)
+            consumer.stop()
+
+        for _ in range(3):
+            consumer.run(handle)
+
+        def fail(record: Any) -> None:
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            consumer.run(fail)
+    consumer = kafka.consumer("orders", group_id="closes", **options)
+    consumer.run(lambda _: consumer.close())
+    assert len(handled) == 3
+    taken = {"iterates": {"orders": 2}, "runs": {"orders": 3}, "closes": {"orders": 1}}
+    assert pool.stats().records_consumed == taken
+
+
 def test_a_batch_that_is_split_is_counted_once(cluster: EmbeddedKafka, pool: ConnectionPool, kafka: Kafka) -> None:
     cluster.create_topic("small", config={"max.message.bytes": "2000"})
     producer = kafka.producer(connection_pool=pool)
