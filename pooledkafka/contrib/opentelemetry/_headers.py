@@ -10,7 +10,11 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import Link
 
+from pooledkafka._logging import get_logger
+
 __all__ = ["Headers", "context_in", "link_to", "with_context"]
+
+_log = get_logger("pooledkafka.tracing")
 
 Headers = list[tuple[str, bytes]]
 
@@ -28,7 +32,8 @@ class _Setter(Setter[Headers]):
     """Puts a header in place of one of its name, as where a record is sent on with the headers that it came with."""
 
     def set(self, carrier: Headers, key: str, value: str) -> None:
-        carrier[:] = [each for each in carrier if each[0] != key]
+        # What is no pair is left to whoever refuses it.
+        carrier[:] = [each for each in carrier if not (isinstance(each, tuple) and each[:1] == (key,))]
         carrier.append((key, value.encode()))
 
 
@@ -36,8 +41,14 @@ _getter, _setter = _Getter(), _Setter()
 
 
 def context_in(headers: Iterable[tuple[str, bytes]] | None) -> Context:
-    """The context that ``headers`` carry; an empty one where they carry none."""
-    return propagate.extract(list(headers or ()), context=Context(), getter=_getter)
+    """The context that ``headers`` carry; an empty one where they carry none that can be read."""
+    try:
+        return propagate.extract(list(headers or ()), context=Context(), getter=_getter)
+    except Exception as error:
+        # Some propagators raise for what they do not understand. A poll has moved on by now, so its records would be
+        # lost; and whoever writes a record could keep all who read it from going on.
+        _log.debug("trace.not_read", error=repr(error))
+        return Context()
 
 
 def with_context(headers: Headers | None, context: Context) -> Any:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 from kafka.errors import MessageSizeTooLargeError
-from opentelemetry import baggage, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import attach, detach
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import SpanKind, StatusCode
 
 from pooledkafka import ConfigurationError, ConnectionPool, Consumer, Kafka, Producer
@@ -100,6 +102,10 @@ class TestSending:
     def test_headers_that_are_none_are_refused_as_ever(self, pool: ConnectionPool) -> None:
         with pytest.raises(TypeError, match="headers"):
             Producer(connection_pool=pool).send("orders", b"tea", headers=(("from", b"web"),))  # type: ignore[arg-type]
+        refused: list[Any] = [("from",), (), "from", ("from", "text"), 1, ("from", b"web", b"more")]
+        for header in refused:
+            with pytest.raises(TypeError, match="headers"):
+                Producer(connection_pool=pool).send("orders", b"tea", headers=[header])
         with pytest.raises(ConfigurationError, match="'valeu'"):
             Producer(connection_pool=pool).send_batch("orders", [{"valeu": b"tea"}])
 
@@ -187,6 +193,39 @@ class TestProcessing:
         run(pool, lambda record: None)
         span = told.span("process orders")
         assert (span.parent, span.links) == (None, ())
+
+    def test_a_trace_that_cannot_be_read_keeps_nobody_from_its_record(
+        self, pool: ConnectionPool, told: Told, request: pytest.FixtureRequest
+    ) -> None:
+        class Strict(TextMapPropagator):
+            """Raises for what it does not understand, as that of Jaeger does."""
+
+            @property
+            def fields(self) -> set[str]:
+                return {"uber-trace-id"}
+
+            def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
+                for value in getter.get(carrier, "uber-trace-id") or ():
+                    int(value, 16)
+                return context
+
+            def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
+                pass
+
+        request.addfinalizer(functools.partial(propagate.set_global_textmap, propagate.get_global_textmap()))
+        propagate.set_global_textmap(Strict())
+        producer = Producer(connection_pool=pool)
+        for value, headers in ((b"one", None), (b"two", [("uber-trace-id", b"garbage")]), (b"three", None)):
+            producer.send("orders", value, headers=headers, partition=0).get(timeout=10)
+        with consumer_of(pool) as consumer:
+            consumer.subscribe(["orders"])
+            while not (polled := consumer.poll(timeout_ms=1_000)):
+                pass
+        assert [record.value for records in polled.values() for record in records] == [b"one", b"two", b"three"]
+        seen: list[Any] = []
+        run(pool, lambda record: seen.append(record.value))
+        assert seen == [b"one", b"two", b"three"]
+        assert told.span("poll orders").links == ()
 
     def test_coroutines_are_refused_as_ever(self, pool: ConnectionPool) -> None:
         async def handler(record: Any) -> None: ...
