@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -70,9 +71,12 @@ def _of_stats(stats: PoolStats) -> _Values:
     yield "wire_fetches", (), stats.wire_fetches
     yield "logical_fetches", (), stats.logical_fetches
     yield "read_ahead_bytes", (), stats.read_ahead_bytes
+    consumed: Counter[tuple[str, str]] = Counter()
     for group, topics in stats.records_consumed.items():
         for topic, count in topics.items():
-            yield "consumed_records", (group or "", topic), count
+            consumed[group or "", topic] += count  # Kafka has a group of the name "", too
+    for which, count in consumed.items():
+        yield "consumed_records", which, count
     for topic, count in stats.records_produced.items():
         yield "produced_records", (topic,), count
     for topic, count in stats.records_failed.items():

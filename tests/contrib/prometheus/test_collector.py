@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 from kafka.errors import MessageSizeTooLargeError
+from kafka.structs import TopicPartition
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -91,6 +92,21 @@ def test_every_metric_tells_what_the_pool_knows(
     consumer.close()
     assert value("consumer_lag_records", group="billing", topic="orders", partition="0") is None
     assert value("consumed_records_total", group="billing", topic="orders") == taken
+
+
+def test_no_group_and_the_group_without_a_name_are_one(
+    kafka: Kafka, pool: ConnectionPool, registry: CollectorRegistry
+) -> None:
+    register(pool, registry=registry)
+    kafka.producer(connection_pool=pool).send("orders", b"x", partition=0).get(timeout=10)
+    for group in (None, ""):
+        options = {"auto_offset_reset": "earliest", "enable_auto_commit": False}
+        with kafka.consumer(group_id=group, connection_pool=pool, **options) as consumer:
+            consumer.assign([TopicPartition("orders", 0)])
+            until(lambda: consumer.poll(100))
+    lines = generate_latest(registry).decode().splitlines()
+    consumed = [line for line in lines if line.startswith("pooledkafka_consumed_records_total{")]
+    assert consumed == ['pooledkafka_consumed_records_total{group="",pool="shop",topic="orders"} 2.0']
 
 
 def test_a_family_without_values_is_still_described(
