@@ -40,11 +40,15 @@ class PoolCollector(Collector):
         if known is not None:
             check_free_for(pool, known[0](), name)
         pool.measure_durations()
-        self._pools = {**self._pools, name: (weakref.ref(pool), lag)}
+        self._pools = {**self._without(pool), name: (weakref.ref(pool), lag)}
 
     def remove(self, pool: ConnectionPool) -> None:
         """Show them no more; does nothing for a pool that is not there."""
-        self._pools = {name: known for name, known in self._pools.items() if known[0]() is not pool}
+        self._pools = self._without(pool)
+
+    def _without(self, pool: ConnectionPool) -> dict[str, tuple[weakref.ref[ConnectionPool], bool]]:
+        """Those of other pools that are still there."""
+        return {name: known for name, known in self._pools.items() if known[0]() not in (pool, None)}
 
     def describe(self) -> Iterable[Metric]:
         """All metrics, without values."""

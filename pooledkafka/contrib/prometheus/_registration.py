@@ -63,7 +63,6 @@ def register(
             collector = PoolCollector()
             registry.register(collector)
             _collectors[registry] = collector
-        collector.remove(pool)
         collector.add(pool, name=name, lag=lag)
 
 

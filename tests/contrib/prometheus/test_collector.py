@@ -146,6 +146,9 @@ def test_two_pools_need_names_that_differ(
         register(second, registry=registry)
     register(second, name="second", registry=registry)
     assert value("requests_in_flight") == value("requests_in_flight", pool="second") == 0
+    with pytest.raises(ConfigurationError):
+        register(first, name="second", registry=registry)
+    assert value("requests_in_flight") == 0, "it is shown as before"
     register(first, name="first", registry=registry)  # again: it has another name now
     assert value("requests_in_flight") is None
     assert value("requests_in_flight", pool="first") == 0
@@ -182,6 +185,14 @@ def test_it_keeps_no_pool_alive_and_can_be_undone(
     gc.collect()
     assert gone() is None
     assert not scrape()
+
+
+def test_pools_that_come_and_go_leave_nothing_behind(kafka: Kafka) -> None:
+    collector = PoolCollector()
+    for number in range(5):
+        collector.add(kafka.connection_pool(), name=f"pool {number}")
+        gc.collect()
+    assert len(collector._pools) == 1
 
 
 def test_what_is_not_registered_measures_nothing(kafka: Kafka, pool: ConnectionPool, cluster: EmbeddedKafka) -> None:
