@@ -7,6 +7,8 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from multiprocessing import parent_process
+from multiprocessing.util import Finalize
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -79,9 +81,11 @@ class Publisher:
         self._name = name
         self._lag = lag
         self._interval_s = interval_s
-        # The process that has a thread, and what ends that. Guarded by _writing.
+        # The process that has a thread, what ends that, and what ends it with a process of multiprocessing, which
+        # runs nothing of atexit. Guarded by _writing.
         self._process: int | None = None
         self._over = threading.Event()
+        self._with_process: Finalize | None = None
         self._ended = False  # set once, by any thread
         with _writing:
             self._written = _written.setdefault(pool, _Written())
@@ -113,6 +117,9 @@ class Publisher:
                 return
             self._process = os.getpid()
             self._over = over
+            if parent_process() is not None:
+                # With what comes last there: finalizers of the application may still send.
+                self._with_process = Finalize(None, self._end_with_process, exitpriority=-(2**31))
 
     def end(self) -> None:
         """Write no more; the gauges become zero."""
@@ -121,6 +128,8 @@ class Publisher:
             pool.remove_listener(self.hear)
         atexit.unregister(self._end_with_process)
         self._end_here()
+        if self._with_process is not None:
+            self._with_process.cancel()
 
     def _run(self, over: threading.Event) -> None:
         while not over.wait(self._interval_s):

@@ -132,6 +132,28 @@ def test_a_process_that_ends_in_order_takes_its_gauges_along(tmp_path: Path) -> 
     )
 
 
+def test_so_does_a_process_of_multiprocessing(tmp_path: Path) -> None:
+    run(
+        """
+        import multiprocessing
+        register(pool, interval_s=3600)
+
+        def work():
+            send(pool, 7)
+            until(threads)  # which hears of the connection on a thread of its own
+
+        for _ in range(2):
+            process = multiprocessing.get_context("fork").Process(target=work)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+        assert value("connections", broker="1", lane="produce") == 0
+        assert value("produced_records_total", topic="orders") == 14
+        """,
+        tmp_path,
+    )
+
+
 def test_what_is_there_no_more_is_zero(tmp_path: Path) -> None:
     run(
         """
