@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pooledkafka.contrib.prometheus._families import FAMILIES, Kind
 from pooledkafka.testing import Drop, EmbeddedKafka, Error, Throttle
 from tests.pooled.reading import Reader
 from tests.pooled.waiting import until
-from tests.prometheus_server import Prometheus, prometheus
+from tests.prometheus_server import PROMTOOL, Prometheus, prometheus
 
 DOCS = Path(__file__).parents[3] / "docs"
 ALERTS = DOCS / "grafana" / "alerts.yml"
@@ -128,6 +129,52 @@ def test_alerts_are_understood_and_look_at_what_is_there(server: Prometheus) -> 
         assert server.query(expression), f"{rule['name']} looks at nothing: {expression}"
     firing = until(lambda: [rule["name"] for rule in server.rules() or () if rule["state"] == "firing"])
     assert firing == ["PooledKafkaRecordsAreLost"], "some were lost; nothing else is wrong for long"
+
+
+LOST = """
+rule_files: [{rules}]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - series: pooledkafka_failed_records_total{pool="shop", topic="orders", instance="first"}
+        values: _x8 500x60
+    alert_rule_test:
+      - alertname: PooledKafkaRecordsAreLost
+        eval_time: 1m
+      - alertname: PooledKafkaRecordsAreLost
+        eval_time: 3m
+        exp_alerts:
+          - exp_labels: {pool: shop, topic: orders}
+            exp_annotations: {summary: "500 records for orders could not be delivered"}
+      - alertname: PooledKafkaRecordsAreLost
+        eval_time: 15m
+"""
+UNREACHED = """
+rule_files: [{rules}]
+evaluation_interval: 30s
+tests:
+  - interval: 30s
+    input_series:
+      - series: pooledkafka_connections_failed_total{pool="shop", broker="2", lane="fetch"}
+        values: 1+1x40
+    alert_rule_test:
+      - alertname: PooledKafkaConnectionsFail
+        eval_time: 15m
+        exp_alerts:
+          - exp_labels: {pool: shop, broker: 2}
+            exp_annotations: {summary: "Pool shop cannot connect to broker 2"}
+"""
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed; it comes with prometheus")
+@pytest.mark.parametrize("story", [LOST, UNREACHED], ids=["the first records are lost", "a broker does not answer"])
+def test_an_alert_is_heard_of(story: str, tmp_path: Path) -> None:
+    told = tmp_path / "story.yml"
+    told.write_text(story.replace("{rules}", str(ALERTS)))
+    command = [str(PROMTOOL), "test", "rules", str(told)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboard_shows_every_metric() -> None:
