@@ -62,5 +62,7 @@ def with_context(headers: Headers | None, context: Context) -> Any:
 
 def link_to(record: Any) -> Link | None:
     """A link to the span that has sent ``record``, if that is known."""
+    if not record.headers:  # of most that are not traced; asking a propagator costs as much as reading the record
+        return None
     sent = trace.get_current_span(context_in(record.headers)).get_span_context()
     return Link(sent) if sent.is_valid else None

@@ -258,6 +258,20 @@ class TestReceiving:
             assert next(consumer).value == b"tea"
         assert links_of(told.span("poll orders")) == [id_of(told.span("send orders"))]
 
+    def test_records_without_headers_are_not_looked_into(
+        self, pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        PooledKafkaInstrumentor().uninstrument()
+        Producer(connection_pool=pool).send_batch("orders", [{"value": b"tea"}] * 3).get(timeout=10)
+        PooledKafkaInstrumentor().instrument()
+        looked: list[Any] = []
+        monkeypatch.setattr(propagate, "extract", lambda *args, **options: looked.append(args))
+        with consumer_of(pool) as consumer:
+            consumer.subscribe(["orders"])
+            while not consumer.poll(timeout_ms=1_000):
+                pass
+        assert looked == []
+
 
 @instrumented
 def test_metrics_count_and_time_what_happens(cluster: EmbeddedKafka, pool: ConnectionPool, told: Told) -> None:
