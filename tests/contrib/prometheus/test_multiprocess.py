@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.forking.scripts import PRELUDE
 
 BEGIN = """
+import struct
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 from pooledkafka.contrib.prometheus import register, unregister
 from tests.contrib.prometheus.exposition import parse
@@ -18,7 +19,11 @@ from tests.contrib.prometheus.exposition import parse
 def scrape():
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)
-    return parse(generate_latest(registry).decode())
+    while True:
+        try:
+            return parse(generate_latest(registry).decode())
+        except struct.error:  # prometheus_client reads a file that it has just made, and not yet given its size
+            time.sleep(0.001)
 
 def value(name, pool="shop", **labels):
     return scrape().get(("pooledkafka_" + name, frozenset({"pool": pool, **labels}.items())))
