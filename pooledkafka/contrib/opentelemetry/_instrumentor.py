@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 import time
 import weakref
@@ -33,6 +34,10 @@ class _InForce:
 
 
 _in_force = _InForce()
+# A forked process, which may well instrument itself first thing, finds the lock free.
+os.register_at_fork(
+    before=_in_force.lock.acquire, after_in_parent=_in_force.lock.release, after_in_child=_in_force.lock.release
+)
 
 
 class PooledKafkaInstrumentor:

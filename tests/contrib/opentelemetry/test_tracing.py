@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import textwrap
 from typing import Any
 
 import pytest
@@ -316,6 +317,30 @@ class TestInstrumenting:
             instrumentor.uninstrument(pool)
         Producer(connection_pool=pool).send("orders", b"untold").get(timeout=10)
         assert len(told.spans()) == 1
+
+    def test_a_process_that_is_forked_meanwhile_can_instrument_itself(self) -> None:
+        program = """
+            import os, threading
+            from pooledkafka.contrib.opentelemetry import PooledKafkaInstrumentor, _instrumentor
+
+            changing, go_on = threading.Event(), threading.Event()
+
+            class Slow(dict):
+                def clear(self):
+                    changing.set()
+                    go_on.wait(0.5)  # with the lock, while the main thread forks
+
+            _instrumentor._in_force.originals = Slow()
+            threading.Thread(target=PooledKafkaInstrumentor().uninstrument).start()
+            changing.wait()
+            pid = os.fork()
+            if not pid:
+                PooledKafkaInstrumentor().instrument()
+                os._exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        """
+        command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
+        subprocess.run(command, check=True, timeout=20)
 
     def test_the_package_does_not_import_it(self) -> None:
         program = "import sys, pooledkafka; assert not any('opentelemetry' in name for name in sys.modules)"
