@@ -243,7 +243,7 @@ class ConsumerManager(ManagerView):
             else:
                 future = self._commit(request, node_id, timeout_ms)
         elif not isinstance(request, LeaveGroupRequest) and self._engine.commits.are_slow(node_id):
-            future = super().call_soon(self._engine.send_leased, self.leases, node_id, request, timeout_ms, self._gone)
+            future = super().call_soon(self._engine.bypass.send, node_id, request, timeout_ms, self._gone)
         else:
             future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
         if isinstance(request, (HeartbeatRequest, OffsetCommitRequest)):

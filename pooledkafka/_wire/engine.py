@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from kafka.errors import Cancelled, KafkaConnectionError, KafkaError, KafkaTimeoutError
@@ -16,6 +17,7 @@ from kafka.protocol.consumer import SyncGroupRequest
 from pooledkafka._forking import abandon, inherit
 from pooledkafka._locks import LockName, new_lock
 from pooledkafka._logging import get_logger
+from pooledkafka._wire.bypass import Bypass
 from pooledkafka._wire.commits import Commits
 from pooledkafka._wire.coordinators import Coordinators
 from pooledkafka._wire.decoded import DecodedBatches
@@ -121,6 +123,11 @@ class Engine:
         self._leases = Leases(leased_connections_per_second, self.manager.is_connected)
         self._more_leases = Later(self.net, 0.0, lambda: self._leases.open_more(time.monotonic()))
         self._idle_leases = Later(self.net, _LEASE_IDLE_S, self._close_idle_leases)
+        self.bypass = Bypass(
+            lambda node_id: self.net.call_soon_with_future(partial(self._borrow, first=True), node_id),
+            self._give_back,
+            self.manager.send_on,
+        )
         self._owners = itertools.count(1)
         self._stop_lock = new_lock(LockName.STOP)  # one stop() at a time; guards nothing else
         self._attempts = Attempts(self.manager.cluster.addresses())  # to find the cluster
@@ -279,20 +286,9 @@ class Engine:
 
         ``owner_leases`` holds the connection while it is lent, so that the owner can close it if it goes away first.
         """
-        lease = Future()
-        self._leases.acquire(
-            node_id,
-            lease.success,
-            time.monotonic(),
-            group=getattr(request, "group_id", None),
-            # Members whose generation has begun have only so much time to take it up: before others begin one.
-            first=isinstance(request, SyncGroupRequest),
-        )
-        if not lease.is_done:
-            self._more_leases.ask()
-        key = await self._waited_for(lease, self.tally.waits_for_lease)
-        if key is None:
-            raise KafkaConnectionError(f"broker {node_id} cannot be reached: {self._last_failure}")
+        # Members whose generation has begun have only so much time to take it up: before others begin one.
+        first = isinstance(request, SyncGroupRequest)
+        key = await self._borrow(node_id, getattr(request, "group_id", None), first=first)
         owner_leases.add(key)
         try:
             if gone():
@@ -300,8 +296,21 @@ class Engine:
             return await self.manager.send_on(key, request, timeout_ms)
         finally:
             owner_leases.discard(key)
-            self._leases.release(key, time.monotonic())
-            self._idle_leases.ask()
+            self._give_back(key)
+
+    async def _borrow(self, node_id: int, group: str | None = None, *, first: bool) -> LaneKey:
+        lease = Future()
+        self._leases.acquire(node_id, lease.success, time.monotonic(), group=group, first=first)
+        if not lease.is_done:
+            self._more_leases.ask()
+        key: LaneKey | None = await self._waited_for(lease, self.tally.waits_for_lease)
+        if key is None:
+            raise KafkaConnectionError(f"broker {node_id} cannot be reached: {self._last_failure}")
+        return key
+
+    def _give_back(self, key: LaneKey) -> None:
+        self._leases.release(key, time.monotonic())
+        self._idle_leases.ask()
 
     @staticmethod
     async def _waited_for(future: Future, wait: Wait) -> Any:

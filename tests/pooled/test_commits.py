@@ -89,6 +89,30 @@ def test_heartbeats_go_on_beside_a_commit_that_waits(
     until(lambda: waiting.is_done)
 
 
+def test_heartbeats_share_one_connection_beside_a_slow_commit(
+    cluster: EmbeddedKafka,
+    consumer: Callable[..., Consumer],
+    reader: Callable[..., Reader],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = [f"quick-{number}" for number in range(8)]
+    for group in groups:
+        cluster.move_coordinator(group, 1)
+    slow = assigned(consumer, "slow")
+    for group in groups:
+        reader("orders", group_id=group, **LIVELY).is_assigned(1)
+    monkeypatch.setattr(commits, "_PATIENCE_S", 0.0)
+    with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
+        waiting = slow.commit_async(at(0))
+        hold.wait_for(1)
+        with cluster.intercept("Heartbeat", Delay(0.03), client_id=POOL) as beats:
+            until(lambda: {request.group_id for request in beats.requests} >= set(groups))
+        hold.release()
+    until(lambda: waiting.is_done)
+    carried = [each for each in cluster.connections if any(sent.api == "Heartbeat" for sent in each.exchanges)]
+    assert len(carried) == 2, "the control lane, and one beside it"
+
+
 def test_the_commits_of_one_consumer_stay_in_order(
     cluster: EmbeddedKafka, consumer: Callable[..., Consumer], writer: Writer, pool: ConnectionPool
 ) -> None:
