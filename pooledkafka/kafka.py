@@ -19,7 +19,7 @@ class Kafka:
 
     Args:
         options: kafka-python's connection and security options (``bootstrap_servers``, ``client_id``,
-            ``security_protocol``, ...), with its names, defaults and meaning.
+            ``security_protocol``, ...), with its names, meaning and, but for ``reconnect_backoff_max_ms``, defaults.
 
     Connects to nothing. Thread-safe.
 

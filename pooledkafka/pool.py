@@ -111,7 +111,7 @@ class ConnectionPool:
         exit_timeout_ms: how many milliseconds the end of the interpreter may take to send what is buffered and to leave
             groups, where the pool was not disconnected; what is not delivered by then is logged. Default: 5000.
         options: kafka-python's connection and security options (``bootstrap_servers``, ``security_protocol``, ...),
-            with its names, defaults and meaning.
+            with its names, meaning and, but for ``reconnect_backoff_max_ms``, defaults.
 
     Nothing connects and no thread starts until ``connect()`` or the first use of a client. All methods may be called
     from any thread. ``with`` connects, and disconnects at the end. In a forked process a pool that was connected begins

@@ -82,9 +82,9 @@ class PoolStats:
     requests_waiting: int
     """Requests that wait for ``max_in_flight_requests`` or for their group's turn to join."""
     requests_resent: int
-    """Requests sent again since the pool connected, since the connection they were on ended because of another."""
+    """Requests sent again, since the connection they were on ended because of another; as what is counted below."""
     wire_fetches: int
-    """Fetch requests sent to brokers since the pool connected."""
+    """Fetch requests sent to brokers; as what is counted below."""
     logical_fetches: int
     """Fetch requests of consumers that these answered."""
     read_ahead_bytes: int
@@ -119,7 +119,7 @@ class PoolStats:
     """How long requests took by their name, such as ``Produce``; see ``ConnectionPool.measure_durations``. A Fetch at
     the end of the log waits for records up to half a second, a JoinGroup for its group, a Produce for replicas."""
     request_errors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Requests that got no answer, by their name and the error's; measured with ``durations``."""
+    """Requests that were sent and got no answer, by their name and the error's; measured with ``durations``."""
 
     @property
     def connections_open(self) -> int:

@@ -171,7 +171,7 @@ def _read(config: Path) -> Mapping[str, Any]:
             found = json.loads(text)
         except ValueError as error:
             raise click.UsageError(f"--config {config} is no JSON: {error}") from None
-        return {str(name): value for name, value in found.items()}
+        return {str(name).replace(".", "_"): value for name, value in found.items()}
     defaults = pool_options({})
     options: dict[str, Any] = {}
     for number, line in enumerate(text.splitlines(), 1):

@@ -114,7 +114,7 @@ class Engine:
         """What the log calls the pool; from any thread."""
         self.manager.cluster.add_listener(self._refreshed)
         self.client = SharedClient(self.net, self.manager)
-        self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes)
+        self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes, tally)
         self.coordinators = Coordinators(self.net, self.manager)
         self.decoded = DecodedBatches(fetch_buffer_bytes // 2)
         self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"], self.name)

@@ -20,6 +20,7 @@ from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.later import Later, call_later
 from pooledkafka._wire.manager import SharedManager
 from pooledkafka._wire.partition_records import JoinedRecords
+from pooledkafka._wire.tally import Tally
 
 __all__ = ["LONGEST_WAIT_MS", "ConsumerFetch", "SharedFetching"]
 
@@ -48,16 +49,15 @@ class ConsumerFetch:
 
 
 class SharedFetching:
-    """All fetching of a pool; on the I/O thread only, but for the counters and ends, which any thread may read."""
+    """All fetching of a pool; on the I/O thread only, but for the ends, which any thread may read."""
 
-    def __init__(self, net: Any, manager: SharedManager, buffer_bytes: int) -> None:
+    def __init__(self, net: Any, manager: SharedManager, buffer_bytes: int, tally: Tally) -> None:
         self._net = net
         self._manager = manager
         self._routes: dict[tuple[int, int, str], Route] = {}
         self._idle_routes = Later(net, _ROUTE_IDLE_S, self._drop_idle)
         self.read_ahead = ReadAhead(buffer_bytes)
-        self.logical_fetches = 0
-        self.wire_fetches = 0
+        self.tally = tally
         self.ends: dict[TopicPartition, int] = {}  # where partitions end, as the last answer said
 
     def send(self, owner: int, request: ConsumerFetch, node_id: int, answered: Callable[[], None]) -> Future:
@@ -66,7 +66,7 @@ class SharedFetching:
         Nothing to tell is no answer: the future waits on after ``max_wait_ms`` until ``release``, unless the broker
         cannot be reached. ``answered`` is called when all that waited for the future has heard of it.
         """
-        self.logical_fetches += 1
+        self.tally.logical_fetches += 1
         key = (node_id, request.isolation_level, request.rack_id or "")
         route = self._routes.get(key)
         if route is None:
@@ -202,7 +202,7 @@ class Route:
             self._step()
 
     def _send(self, wire: WireFetch, now: float) -> None:
-        self._fetching.wire_fetches += 1
+        self._fetching.tally.wire_fetches += 1
         if wire.line is Line.PARKED:
             data = self._session.data_of(wire)
         else:

@@ -82,7 +82,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self._permits = permits
         self._tally = tally
         # What was on a lane that ended is to be on its next connection before anything else can be.
-        self.resending = Resending(net, self._opened, lambda key: self.closed or self.is_closing(key))
+        self.resending = Resending(net, self._opened, lambda key: self.closed or self.is_closing(key), tally)
         self._reachability = Reachability(net, self, self.config["reconnect_backoff_max_ms"] / 1000)
         self._tokens = (
             Tokens(net, self.config["sasl_oauth_token_provider"])

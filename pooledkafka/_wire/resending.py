@@ -21,6 +21,7 @@ from kafka.protocol.consumer import (
 from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest
 
 from pooledkafka._wire.later import call_later
+from pooledkafka._wire.tally import Tally
 
 __all__ = ["Resending"]
 
@@ -98,14 +99,17 @@ class Resending:
         net: the event loop.
         connect: the connection under a key, opened if need be.
         on_purpose: whether the connection under a key is being closed on purpose; then everything on it fails.
+        tally: counts what is sent again.
     """
 
-    def __init__(self, net: Any, connect: Callable[[Any], Any], on_purpose: Callable[[Any], bool]) -> None:
+    def __init__(
+        self, net: Any, connect: Callable[[Any], Any], on_purpose: Callable[[Any], bool], tally: Tally
+    ) -> None:
         self._net = net
         self._connect = connect
         self._on_purpose = on_purpose
         self._sent: dict[Future, _Sent] = {}
-        self.count = 0  # read by any thread
+        self._tally = tally
 
     def sent(self, future: Future, request: Any, timeout_ms: float) -> None:
         """A request has been sent, or waits for its connection to come up."""
@@ -204,7 +208,7 @@ class Resending:
         except KafkaError:
             return set()
         futures = {each.future for each in tries}
-        self.count += len(tries)
+        self._tally.resent += len(tries)
         if connection.initializing:
             connection._request_buffer.extend(tries)
             call_later(self._net, _CONNECTED_WITHIN_S, lambda: self._give_up(connection, futures))

@@ -108,7 +108,10 @@ class Tally:
         self.waits_for_lease = Wait()
         self.timed = False  # whether requests are timed; set by any thread
         self.durations: dict[str, MeasuredDurations] = {}  # by the name of the request; once made, they stay
-        self.errors: Counter[tuple[str, str]] = Counter()  # requests without an answer, and why
+        self.errors: Counter[tuple[str, str]] = Counter()  # requests that were sent and got no answer, and why
+        self.wire_fetches = 0
+        self.logical_fetches = 0  # what consumers asked for, and these answered
+        self.resent = 0  # requests whose connection ended because of another one
         self._lock = new_lock(LockName.TALLY)
         # Guarded by _lock: what consumers that are there have read by topic, with their groups, by identity; by group
         # and topic what others had read; and by topic what was acknowledged and what has failed.

@@ -16,6 +16,7 @@ import pooledkafka._wire.fetching as fetching_module
 from pooledkafka._fetch import Position
 from pooledkafka._wire.fetching import ConsumerFetch, SharedFetching
 from pooledkafka._wire.lanes import Lane
+from pooledkafka._wire.tally import Tally
 
 Data = FetchResponse.FetchableTopicResponse.PartitionData
 
@@ -87,7 +88,7 @@ class World:
         self.clock = Clock()
         monkeypatch.setattr(fetching_module, "time", self.clock)
         self.net, self.manager = Net(self.clock), Manager()
-        self.fetching = SharedFetching(self.net, cast("Any", self.manager), 10**8)
+        self.fetching = SharedFetching(self.net, cast("Any", self.manager), 10**8, Tally())
 
     def fetch(
         self,

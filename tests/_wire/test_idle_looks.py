@@ -72,12 +72,12 @@ def test_what_is_not_assigned_any_more_is_not_fetched_on(
 
 def test_a_fetch_that_is_released_is_taken_up_again(reading: Reading, engine: Engine, log: Log) -> None:
     reading.come_to_rest()
-    fetches = engine.fetching.logical_fetches
+    fetches = engine.tally.logical_fetches
     engine.net.run(engine.fetching.release, reading.wired._facade.owner)  # type: ignore[union-attr]
     assert reading.idling._stirred.is_set()
     assert reading.manager.fetching == {}
     reading.come_to_rest()
-    assert engine.fetching.logical_fetches == fetches + 1
+    assert engine.tally.logical_fetches == fetches + 1
     log.append(0)
     assert reading.poll(5_000) == {ORDERS: [0]}
 

@@ -24,10 +24,10 @@ from tests.scripted_broker import ScriptedBroker
 
 def test_an_idle_poll_makes_no_pass_and_no_fetch(reading: Reading, engine: Engine) -> None:
     reading.come_to_rest()
-    fetches = engine.fetching.logical_fetches
+    fetches = engine.tally.logical_fetches
     assert reading.poll(200) == {}, "ten times fetch_max_wait_ms"
     assert reading.passes == 0
-    assert engine.fetching.logical_fetches == fetches
+    assert engine.tally.logical_fetches == fetches
 
 
 def test_an_idle_poll_is_none_of_kafka_pythons(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:

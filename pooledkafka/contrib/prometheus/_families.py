@@ -53,7 +53,7 @@ FAMILIES = {
         Family("request_wait_seconds", Kind.COUNTER, ("reason",), "How long they have waited, all together."),
         Family("requests_resent", Kind.COUNTER, (), "Requests sent again since another one ended their connection."),
         Family("request_duration_seconds", Kind.HISTOGRAM, ("api",), "Time from a request to its answer."),
-        Family("request_errors", Kind.COUNTER, ("api", "error"), "Requests that got no answer."),
+        Family("request_errors", Kind.COUNTER, ("api", "error"), "Requests that were sent and got no answer."),
         Family("throttles", Kind.COUNTER, ("broker",), "How often a broker asked for a pause because of a quota."),
         Family("throttle_seconds", Kind.COUNTER, ("broker",), "For how long they asked, all together."),
         Family("wire_fetches", Kind.COUNTER, (), "Fetch requests sent to brokers."),
