@@ -67,6 +67,9 @@ class FakeWired:
     calling = polling
     over = False
 
+    def following(self) -> Any:
+        return next(self.kafka)
+
     def poll(self, timeout_ms: float, max_records: int | None) -> Any:
         return self.kafka.poll(timeout_ms=timeout_ms, max_records=max_records)
 

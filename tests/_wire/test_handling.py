@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,9 @@ class Stage:
         self.gone: list[bool] = []  # what the handler is told at its ends
         self.over = False
         self._records = [SimpleNamespace(offset=offset, leader_epoch=3) for offset in range(5, 10)]
-        self._wired: Any = SimpleNamespace(kafka=SimpleNamespace(_subscription=self.subscription))
+        self.read: Counter[str] = Counter()  # by topic
+        kafka = SimpleNamespace(_subscription=self.subscription)
+        self._wired: Any = SimpleNamespace(kafka=kafka, over=False, _read=self.read)
 
     def handle(self, at: int, action: Any, *, together: bool = False, dealt_with: bool = True) -> None:
         def handler(records: list[Any], gone: Callable[[], bool]) -> bool:
@@ -52,6 +55,7 @@ def test_it_moves_over_every_record_that_was_handled() -> None:
     assert stage.handled == [5, 6, 7, 8, 9]
     assert positions == [7], "the record in the handler's hands is not handled yet"
     assert stage.position == 10
+    assert stage.read == {"orders": 5}
     assert stage.subscription.assignment[ORDERS].position.leader_epoch == 3
 
 
@@ -60,6 +64,7 @@ def test_the_record_at_fault_is_the_next() -> None:
     with pytest.raises(ZeroDivisionError):
         stage.handle(7, lambda: 1 / 0)
     assert (stage.handled, stage.position) == ([5, 6, 7], 7)
+    assert stage.read == {"orders": 2}
 
 
 def test_when_it_is_over_the_record_in_hand_counts_and_the_rest_does_not() -> None:
