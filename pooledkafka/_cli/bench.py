@@ -20,6 +20,7 @@ from pooledkafka._bench.cases import CASES, CLIENTS
 from pooledkafka._bench.plot import PlotError, check_matplotlib, plot
 from pooledkafka._cli.connecting import TIMEOUT_OPTION, cluster_options, connected
 from pooledkafka._cli.output import JSON_OPTION, print_json, print_table, progress
+from pooledkafka._demo.leaving import take_back
 from pooledkafka.admin import Admin
 from pooledkafka.producer import Producer
 
@@ -125,10 +126,7 @@ def _topic(options: dict[str, Any], timeout: float, partitions: int) -> Iterator
         try:
             yield name
         finally:
-            admin.delete_topics([name])
-            left = [each["group_id"] for each in admin.list_groups() if each["group_id"].startswith(name)]
-            if left:
-                admin.delete_groups(left)
+            take_back(admin, name)
 
 
 def _fill(options: dict[str, Any], timeout: float, topic: str, records: int, size: int) -> None:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from pooledkafka._demo import apart
 from pooledkafka._demo.clients import PARTITIONS, TIMEOUT_S, Load, Reader
+from pooledkafka._demo.leaving import take_back
 from pooledkafka.kafka import Kafka
 from pooledkafka.pool import ConnectionPool
 
@@ -83,10 +84,7 @@ class Demonstration:
                 self._compare(result)
                 return result
             finally:
-                admin.delete_topics([topic])
-                left = [each["group_id"] for each in admin.list_groups() if each["group_id"].startswith(topic)]
-                if left:
-                    admin.delete_groups(left)
+                take_back(admin, topic)
         finally:
             admin.close()
 
