@@ -17,6 +17,7 @@ from kafka.errors import (
     NoError,
     RebalanceInProgressError,
     TopicAuthorizationFailedError,
+    UnknownMemberIdError,
     UnknownTopicOrPartitionError,
 )
 from kafka.future import Future
@@ -191,6 +192,7 @@ class ConsumerManager(ManagerView):
         self.coordinator: Any = None  # kafka-python's ConsumerCoordinator, once it is made
         self.closing = False  # set once, by the closing thread
         self.leases: set[LaneKey] = set()  # connections lent to this consumer now
+        self._left_as: str | None = None  # the member id with which it has left its group last
         self._left: Future | None = None  # done when ``leave`` is, from when it has begun
         # What a fetch waits for now, by node; the polling thread reads it.
         self.fetching: dict[int, dict[TopicPartition, Position]] = {}
@@ -242,7 +244,10 @@ class ConsumerManager(ManagerView):
                 future = self.call_soon(self._last_commit, request, node_id, timeout_ms)
             else:
                 future = self._commit(request, node_id, timeout_ms)
-        elif not isinstance(request, LeaveGroupRequest) and self._engine.commits.are_slow(node_id):
+        elif isinstance(request, LeaveGroupRequest):
+            self._left_as = request.member_id
+            future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
+        elif self._engine.commits.are_slow(node_id):
             future = super().call_soon(self._engine.bypass.send, node_id, request, timeout_ms, self._gone)
         else:
             future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
@@ -250,16 +255,20 @@ class ConsumerManager(ManagerView):
             self._unanswered[future] = request
             future.add_both(lambda _: self._unanswered.pop(future, None))
         if isinstance(request, HeartbeatRequest):
-            future.add_callback(self._note_fencing)
+            future.add_callback(lambda response: self._note_heartbeat(request, response))
         elif isinstance(request, OffsetCommitRequest):
             future.add_callback(lambda response: self._note_committed(request, response))
         future.add_both(lambda _: self._stir_soon())
         return future
 
-    def _note_fencing(self, response: Any) -> None:
+    def _note_heartbeat(self, request: Any, response: Any) -> None:
         # kafka-python only ceases to send heartbeats then; its user hears of it by the next commit.
         if response.error_code == FencedInstanceIdError.errno and self.coordinator is not None:
             self.coordinator._async_commit_fenced = True
+        # On a connection of its own a consumer's heartbeat is answered before it leaves. Here it may be on another, and
+        # the broker comes to it when it knows that member no more: no news, and nothing to warn anybody of.
+        elif response.error_code == UnknownMemberIdError.errno and request.member_id == self._left_as:
+            response.error_code = NoError.errno
 
     def _note_committed(self, request: Any, response: Any) -> None:
         good = {

@@ -113,6 +113,34 @@ def test_heartbeats_share_one_connection_beside_a_slow_commit(
     assert len(carried) == 2, "the control lane, and one beside it"
 
 
+@pytest.mark.parametrize("how", ["close", "unsubscribe"])
+def test_a_heartbeat_that_its_members_leaving_overtakes_is_no_news(
+    cluster: EmbeddedKafka,
+    consumer: Callable[..., Consumer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    slow, quick = assigned(consumer, "slow"), assigned(consumer, "quick")
+    monkeypatch.setattr(commits, "_PATIENCE_S", 0.0)
+    with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
+        waiting = slow.commit_async(at(5))
+        hold.wait_for(1)
+        beats = of_group(cluster, "Heartbeat", "quick", Hold())
+        # On another connection, since the commit holds up the control lane.
+        until(lambda: any(request.group_id == "quick" for request in beats.requests))
+        hold.release()
+    until(lambda: waiting.is_done)
+    with of_group(cluster, "LeaveGroup", "quick", Delay(0.0)) as leaving:
+        getattr(quick, how)()
+    assert len(leaving.requests) == 1
+    caplog.set_level("DEBUG", "kafka.coordinator.heartbeat")
+    beats.remove()
+    until(lambda: "Received heartbeat response for group quick" in caplog.text)
+    until(lambda: any(end in caplog.text for end in ("Heartbeat success", "Heartbeat failure")))
+    assert "not recognized" not in caplog.text
+
+
 def test_the_commits_of_one_consumer_stay_in_order(
     cluster: EmbeddedKafka, consumer: Callable[..., Consumer], writer: Writer, pool: ConnectionPool
 ) -> None:
