@@ -26,6 +26,17 @@ CONNECTION_OPTIONS = frozenset(
 )
 """What all clients of a pool share: where it connects, as whom, how, and what it asks the cluster for."""
 
+POOL_OPTIONS = frozenset(
+    {
+        "max_in_flight_requests",
+        "max_leased_connections",
+        "leased_connections_per_second",
+        "request_timeout_ms",
+        "fetch_buffer_bytes",
+    }
+)
+"""What a pool itself keeps to, and is given where it is made."""
+
 CONSUMER_OPTIONS = frozenset(KafkaConsumer.DEFAULT_CONFIG) - {"kafka_client"}
 ADMIN_OPTIONS = frozenset(KafkaAdminClient.DEFAULT_CONFIG) - {"kafka_client"}
 PRODUCER_OPTIONS = frozenset(KafkaProducer.DEFAULT_CONFIG) - {"kafka_client"}
@@ -46,7 +57,12 @@ _SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
 def pool_options(given: Mapping[str, Any]) -> Options:
-    """The complete options of a pool; raises ConfigurationError for one that is unknown or cannot work."""
+    """The complete options of a pool's connections; raises ConfigurationError for one that is unknown or cannot be."""
+    for name in sorted(POOL_OPTIONS & set(given)):
+        raise ConfigurationError(
+            f"{name} is an option of ConnectionPool() and Kafka.connection_pool(), not of a connection: give it there, "
+            "and leave it out here"
+        )
     _refuse_unknown(given, CONNECTION_OPTIONS, "a connection pool")
     check_sizes(given)
     options = Options({**_DEFAULTS, **given})

@@ -27,6 +27,29 @@ _ONLY_VALUE = {"value"}
 _MESSAGE_FIELDS = frozenset({"value", "key", "headers", "partition", "timestamp_ms"})
 
 
+def _checked(messages: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
+        raise ConfigurationError(f"send_batch takes several messages, such as a list of them, not {_named(messages)}")
+    batch = list(messages)
+    for message in batch:
+        try:
+            fields = message.keys()
+        except AttributeError:
+            raise ConfigurationError(
+                f"a message is a mapping such as {{'value': b'...'}}, not {_named(message)}"
+            ) from None
+        if not (fields == _ONLY_VALUE or fields <= _MESSAGE_FIELDS):
+            unknown = sorted(set(fields) - _MESSAGE_FIELDS, key=str)[0]
+            known = ", ".join(sorted(_MESSAGE_FIELDS))
+            raise ConfigurationError(f"{unknown!r} is not a field of a message; those are {known}")
+    return batch
+
+
+def _named(wrong: object) -> str:
+    """What something is, and not what is in it."""
+    return f"an instance of {type(wrong).__qualname__}"
+
+
 class _Topics:
     """What a handle sends with, by topic."""
 
@@ -214,18 +237,13 @@ class Producer(PooledClient):
             too large, say, no more are.
 
         Raises:
-            ConfigurationError: a message has an unknown field; nothing was sent.
+            ConfigurationError: a message is no mapping, or has an unknown field; nothing was sent.
             PoolClosedError: the producer is closed, or its pool disconnected.
 
         Example:
             >>> producer.send_batch("orders", [{"value": b"one"}, {"value": b"two", "key": b"k"}]).get(timeout=10)
         """
-        batch = list(messages)
-        for message in batch:
-            if not (message.keys() == _ONLY_VALUE or message.keys() <= _MESSAGE_FIELDS):
-                fields = ", ".join(sorted(_MESSAGE_FIELDS))
-                unknown = sorted(set(message) - _MESSAGE_FIELDS)[0]
-                raise ConfigurationError(f"{unknown!r} is not a field of a message; those are {fields}")
+        batch = _checked(messages)
         sender = self._opened()
         sender.check_login()
         check_free("sending")

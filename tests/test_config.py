@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
-from pooledkafka import ConfigurationError
+from pooledkafka import ConfigurationError, ConnectionPool
 from pooledkafka.config import (
     CONNECTION_OPTIONS,
     CONSUMER_OPTIONS,
+    POOL_OPTIONS,
     PRODUCER_OPTIONS,
     check_sizes,
     client_options,
@@ -42,6 +44,18 @@ def test_an_unknown_option_is_refused_with_the_nearest_name(wrong: str, right: s
 def test_an_unknown_option_that_resembles_nothing_points_to_the_documentation() -> None:
     with pytest.raises(ConfigurationError, match="See kafka-python's documentation"):
         pool_options({"zzzzzzzz": 1})
+
+
+@pytest.mark.parametrize("option", sorted(POOL_OPTIONS))
+def test_an_option_of_the_pool_itself_is_sent_there(option: str) -> None:
+    assert option in inspect.signature(ConnectionPool).parameters
+    with pytest.raises(ConfigurationError, match=rf"{option} is an option of ConnectionPool\(\)"):
+        pool_options({option: 1})
+
+
+def test_what_a_pool_takes_by_name_is_its_own_or_its_connections() -> None:
+    named = {name for name in inspect.signature(ConnectionPool).parameters if name != "options"}
+    assert named <= POOL_OPTIONS | CONNECTION_OPTIONS
 
 
 @pytest.mark.parametrize("option", ["group_id", "acks", "kafka_client", "max_in_flight_requests_per_connection"])

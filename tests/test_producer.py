@@ -252,6 +252,21 @@ def test_a_batch_is_one_future(producer: Producer) -> None:
         producer.send_batch("orders", [{"value": b"one"}, {"valeu": b"two"}])
 
 
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        ([b"one"], "a message is a mapping such as .*, not an instance of bytes"),
+        ("text", "a message is a mapping such as .*, not an instance of str"),
+        ({"value": b"one"}, "takes several messages, such as a list of them, not an instance of dict"),
+        (5, "takes several messages, such as a list of them, not an instance of int"),
+        ([{"value": b"one", 5: b"two"}], "5 is not a field of a message"),
+    ],
+)
+def test_what_is_no_batch_is_refused(producer: Producer, messages: Any, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        producer.send_batch("orders", messages)
+
+
 def test_after_a_record_that_cannot_be_sent_no_more_of_its_batch_are(
     producer: Producer, broker: ScriptedBroker
 ) -> None:

@@ -28,6 +28,17 @@ DIRECTORIES = (
     "opt/kafka/config",
     "var/lib/kafka/data",
 )
+# Parts of the C library that ldd does not show here: what it loads by name to resolve hosts, before 2.34, and what the
+# libraries in Kafka's jars for its codecs were linked to; zstd's to libpthread, which is in libc itself since 2.34.
+UNSEEN_LIBRARIES = (
+    "libdl.so.2",
+    "libm.so.6",
+    "libnss_dns.so.2",
+    "libnss_files.so.2",
+    "libpthread.so.0",
+    "libresolv.so.2",
+    "librt.so.1",
+)
 _COMMAND_TIMEOUT_S = 300
 
 
@@ -78,10 +89,8 @@ def _add_libraries(rootfs: Path, binaries: list[Path]) -> None:
     """Copy each library of this machine that the binaries are linked to, to the same path under `rootfs`."""
     words = _run("ldd", *map(str, binaries)).split()
     libraries = {Path(word) for word in words if word.startswith("/") and not word.startswith(str(rootfs))}
-    # Before 2.34 the C library loads these by name to resolve hosts; ldd does not show them.
     for libc in [library for library in libraries if library.name == "libc.so.6"]:
-        resolvers = [libc.with_name(name) for name in ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")]
-        libraries.update(path for path in resolvers if path.exists())
+        libraries.update(path for name in UNSEEN_LIBRARIES if (path := libc.with_name(name)).exists())
     for library in libraries:
         target = rootfs / library.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
