@@ -11,7 +11,6 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
 )
-from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.sasl import (
     SaslAuthenticateRequest,
@@ -30,7 +29,9 @@ from pooledkafka import (
     PoolTimeoutError,
     Producer,
 )
+from pooledkafka._wire import manager
 from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.receiving import receive_in_bulk
 from tests.scripted_broker import Farewell, Hangup, ScriptedBroker, closed_port
 
 SASL: dict[str, Any] = {
@@ -277,14 +278,19 @@ def test_wrong_credentials_are_refused_at_once(
         return Farewell(response) if hangs_up else response
 
     broker.on(SaslAuthenticateRequest, refuse)
-    receive = KafkaTCPTransport._sock_recv
 
-    def receive_with_the_end(transport: Any) -> Any:
-        if hangs_up and broker.requests(SaslAuthenticateRequest):
-            assert broker.hung_up.wait(5)
-        return receive(transport)
+    def receive_after_the_end(transport: Any) -> None:
+        receive_in_bulk(transport)
+        receive = transport._sock_recv
 
-    monkeypatch.setattr(KafkaTCPTransport, "_sock_recv", receive_with_the_end)
+        def received() -> Any:
+            if hangs_up and broker.requests(SaslAuthenticateRequest):
+                assert broker.hung_up.wait(5)
+            return receive()
+
+        transport._sock_recv = received
+
+    monkeypatch.setattr(manager, "receive_in_bulk", receive_after_the_end)
     with pytest.raises(SaslAuthenticationFailedError, match="wrong password"):
         ConnectionPool(bootstrap_servers=broker.address, **SASL).connect(timeout_ms=600_000)
     assert broker.connections == 1, "trying again would not have helped"

@@ -20,6 +20,7 @@ from pooledkafka._wire.last_words import hear_last_words
 from pooledkafka._wire.logins import Login, prepare_login, session_is_over
 from pooledkafka._wire.permits import Permits
 from pooledkafka._wire.reachability import Reachability, broker_of
+from pooledkafka._wire.receiving import receive_in_bulk
 from pooledkafka._wire.resending import Resending
 from pooledkafka._wire.tally import Tally
 from pooledkafka._wire.tls import build_transport
@@ -159,6 +160,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
         transport = await build_transport(self._net, node, self.config, timeout_at)
+        receive_in_bulk(transport)
         hear_last_words(transport)
         return transport
 

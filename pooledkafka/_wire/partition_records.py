@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice, repeat
 from struct import Struct
@@ -17,6 +17,7 @@ from kafka.record.default_records import ControlRecord, DefaultRecordBase, Defau
 from kafka.record.util import calc_crc32c
 
 from pooledkafka._records import Columns, UndecodableError, decode, headers_size
+from pooledkafka._wire.collector import listed
 from pooledkafka._wire.decoded import DecodedBatches
 from pooledkafka._wire.deserializing import Deserializing
 
@@ -250,14 +251,14 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             self.next_fetch_offset = self._batch.next_offset  # the records at its end may have been compacted away
             self._batch = self._columns = None
 
-    def _records(self, columns: Columns, start: int, stop: int) -> Iterable[Any]:
+    def _records(self, columns: Columns, start: int, stop: int) -> list[Any]:
         if columns.headers is None:
             # Nothing in these can be changed, but for their empty lists of headers: all consumers have the same ones.
             made = columns.records
             if made is None:
-                made = columns.records = list(self._made(columns, 0, len(columns)))
+                made = columns.records = listed(self._made(columns, 0, len(columns)))
             return made[start:stop]
-        return self._made(columns, start, stop)
+        return listed(self._made(columns, start, stop))
 
     def _made(self, columns: Columns, start: int, stop: int) -> Iterator[Any]:
         batch = self._batch

@@ -1119,7 +1119,7 @@ def test_where_to_start_is_a_strategy_of_the_subscription() -> None:
 
 def test_a_transport_receives_through_one_method_and_may_have_both_data_and_the_end() -> None:
     assert "self._sock_recv()" in inspect.getsource(KafkaTCPTransport._read_from_sock), (
-        "SharedManager wraps _sock_recv, so that what came right before the end of a connection is not thrown away"
+        "SharedManager puts another _sock_recv in its place, and hears the last words of a connection through it"
     )
     ours, theirs = socket.socketpair()
     with ours, theirs:
