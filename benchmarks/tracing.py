@@ -1,7 +1,8 @@
-"""What OpenTelemetry costs a pooled producer: ``python -m benchmarks.tracing``.
+"""What OpenTelemetry costs pooled clients: ``python -m benchmarks.tracing``.
 
-Thread time of sending, in microseconds for a record, in one process, to an embedded broker, whose time does not count:
-off, with an SDK that samples all and exports nothing, and with one that samples nothing. Compare them with each other.
+Thread time of who sends, polls, or runs a handler that does nothing, in microseconds for a record, in one process, with
+an embedded broker, whose time does not count: off, with an SDK that samples all and exports nothing, and with one that
+samples nothing. Compare them with each other.
 """
 
 from __future__ import annotations
@@ -14,28 +15,43 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
-from pooledkafka import Kafka, Producer
+from pooledkafka import ConnectionPool, Consumer, Kafka, Producer
 from pooledkafka.contrib.opentelemetry import PooledKafkaInstrumentor
 from pooledkafka.testing import EmbeddedKafka
 
 VALUE = b"x" * 200
+WHAT = ["send", "poll", "send_batch", "process"]
 WAYS = {"off": None, "all sampled": ALWAYS_ON, "none sampled": ALWAYS_OFF}
 
 
-def send(producer: Producer, records: int) -> None:
-    for _ in range(records):
-        producer.send("orders", VALUE)
+class Clients:
+    """Sends to a topic, and reads it then."""
+
+    def __init__(self, pool: ConnectionPool, topic: str) -> None:
+        self.topic = topic
+        self.producer = Producer(connection_pool=pool)
+        self.consumer = Consumer(topic, connection_pool=pool, group_id=topic, auto_offset_reset="earliest")
+
+    def send(self, records: int) -> None:
+        for _ in range(records):
+            self.producer.send(self.topic, VALUE)
+
+    def send_batch(self, records: int) -> None:
+        self.producer.send_batch(self.topic, [{"value": VALUE} for _ in range(records)])
+
+    def poll(self, records: int) -> None:
+        while records > 0:
+            records -= sum(map(len, self.consumer.poll(timeout_ms=1_000).values()))
+
+    def process(self, _: int) -> None:
+        self.consumer.run(lambda record: None, until_end=True)
 
 
-def send_batch(producer: Producer, records: int) -> None:
-    producer.send_batch("orders", [{"value": VALUE} for _ in range(records)])
-
-
-def microseconds(what: str, producer: Producer, records: int) -> float:
+def microseconds(clients: Clients, what: str, records: int) -> float:
     began = time.thread_time()
-    {"send": send, "send_batch": send_batch}[what](producer, records)
+    getattr(clients, what)(records)
     took = time.thread_time() - began
-    producer.flush(timeout=120)
+    clients.producer.flush(timeout=120)
     return took / records * 1e6
 
 
@@ -46,18 +62,19 @@ def main() -> None:
     args = parser.parse_args()
     figures: dict[tuple[str, str], list[float]] = {}
     with EmbeddedKafka(brokers=1) as cluster, Kafka(**cluster.client_options()).connection_pool() as pool:
-        producer = Producer(connection_pool=pool)
-        send(producer, args.records)
-        for _ in range(args.rounds):
+        Clients(pool, "warm-up").send(args.records)
+        for number in range(args.rounds):
             for way, sampler in WAYS.items():
                 if sampler is not None:
                     PooledKafkaInstrumentor().instrument(
                         tracer_provider=TracerProvider(sampler=sampler), meter_provider=MeterProvider()
                     )
-                for what in ("send", "send_batch"):
-                    figures.setdefault((what, way), []).append(microseconds(what, producer, args.records))
+                clients = Clients(pool, f"orders-{number}-{way.replace(' ', '-')}")
+                for what in WHAT:  # what has been sent one by one is polled, and what was sent at once is handled
+                    figures.setdefault((what, way), []).append(microseconds(clients, what, args.records))
+                clients.consumer.close()
                 PooledKafkaInstrumentor().uninstrument()
-    for (what, way), taken in sorted(figures.items()):
+    for (what, way), taken in sorted(figures.items(), key=lambda each: WHAT.index(each[0][0])):
         print(f"{what:<10}  {way:<12}  {statistics.median(taken):6.1f} us ({min(taken):.1f} to {max(taken):.1f})")
 
 

@@ -18,14 +18,14 @@ __all__ = ["run"]
 
 _FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
 _NAME = "pooledkafka"
+_NO_HANDLER = logging.NullHandler()
 _COMPLETION = "_POOLEDKAFKA_COMPLETE"  # set by the shell's completion: what is there to complete with is to be told
 
 
 def run(arguments: Sequence[str] | None) -> int:
     """The exit code of the command that ``arguments`` (None: those of the process) name. Errors go to stderr."""
-    # kafka-python's warnings would come between the lines of a command, which says itself what went wrong.
-    for name in ("kafka", "pooledkafka"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
+    # Warnings would come between the lines of a command, which says itself what went wrong; kafka-python's are silent.
+    logging.getLogger("pooledkafka").addHandler(_NO_HANDLER)
     try:
         return _run(arguments)
     except BrokenPipeError:

@@ -172,9 +172,13 @@ class Demonstration:
         done = subprocess.run(
             [sys.executable, "-m", apart.__name__, *map(str, arguments)],
             stdout=subprocess.PIPE,
-            check=True,
+            check=False,
             text=True,
         )
+        if done.returncode != 0:
+            raise ChildProcessError(
+                f"the process of the clients without a pool ended with exit code {done.returncode}; why is said above"
+            )
         held: dict[str, float] = json.loads(done.stdout)
         return held
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from pooledkafka._demo import demonstration
+from pooledkafka._demo import apart, demonstration
 from tests._cli.conftest import Command
 from tests.scripted_broker import closed_port
 
@@ -25,3 +27,13 @@ def test_a_cluster_that_is_not_there(command: Command) -> None:
     assert result.code == 1
     assert "Traceback" not in result.err
     assert "pooledkafka: " in result.err
+
+
+def test_clients_without_a_pool_that_fail(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demonstration, "SETTLED_WITHIN_S", 0.0)
+    missing = SimpleNamespace(__name__="tests.no_such_module", sockets_to=apart.sockets_to)
+    monkeypatch.setattr(demonstration, "apart", missing)
+    result = command("demo", "--consumers", "1", "--producers", "1", "--records", "3", "--rate", "300")
+    assert result.code == 1
+    assert "No module named tests.no_such_module" in result.err
+    assert "the process of the clients without a pool ended with exit code 1" in result.err
