@@ -10,6 +10,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import NewPartitions, NewTopic, OffsetSpec
 
 from benchmarks.cases import Topic
+from benchmarks.polling import wait_until
 from pooledkafka.testing import Cluster, EmbeddedKafka, ExternalCluster, KafkaCluster
 
 __all__ = ["RunningBrokers", "running"]
@@ -56,14 +57,25 @@ class RunningBrokers:
             while now < topic.partitions:
                 now = min(now + AT_A_TIME, topic.partitions)
                 self._admin.create_partitions({topic.name: NewPartitions(now)}, timeout_ms=CREATED_WITHIN_MS)
-        self._cluster.wait_until_healthy()
+            self._wait_for(topic)
+        self._cluster.wait_until_healthy(CREATED_WITHIN_MS / 1000)
+
+    def _wait_for(self, topic: Topic) -> None:
+        """The brokers may agree on what they have heard of so far, which of thousands need not be all for a while."""
+        if not wait_until(lambda: self._partitions(topic.name) == topic.partitions, CREATED_WITHIN_MS / 1000):
+            raise RuntimeError(
+                f"{self._partitions(topic.name)} of {topic.partitions} partitions of {topic.name} are there after "
+                f"{CREATED_WITHIN_MS / 1000:g} s; the brokers cannot take so many"
+            )
+
+    def _partitions(self, topic: str) -> int:
+        return len(self._admin.describe_topics([topic])[0]["partitions"])
 
     def delete(self, topics: list[str]) -> None:
         if topics:
             self._admin.delete_topics(topics, timeout_ms=CREATED_WITHIN_MS)
 
     def ends(self, topic: str) -> list[int]:
-        described = self._admin.describe_topics([topic])[0]
-        partitions = [TopicPartition(topic, number) for number in range(len(described["partitions"]))]
+        partitions = [TopicPartition(topic, number) for number in range(self._partitions(topic))]
         found = self._admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
         return [found[partition].offset for partition in partitions]
