@@ -20,6 +20,7 @@ from pooledkafka.contrib.opentelemetry import PooledKafkaInstrumentor
 from pooledkafka.testing import EmbeddedKafka
 
 VALUE = b"x" * 200
+WITHIN_S = 60
 WHAT = ["send", "poll", "send_batch", "process"]
 WAYS = {"off": None, "all sampled": ALWAYS_ON, "none sampled": ALWAYS_OFF}
 
@@ -32,6 +33,10 @@ class Clients:
         self.producer = Producer(connection_pool=pool)
         self.consumer = Consumer(topic, connection_pool=pool, group_id=topic, auto_offset_reset="earliest")
 
+    def close(self) -> None:
+        self.consumer.close()
+        self.producer.close()
+
     def send(self, records: int) -> None:
         for _ in range(records):
             self.producer.send(self.topic, VALUE)
@@ -40,7 +45,10 @@ class Clients:
         self.producer.send_batch(self.topic, [{"value": VALUE} for _ in range(records)])
 
     def poll(self, records: int) -> None:
+        until = time.monotonic() + WITHIN_S
         while records > 0:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{records} records did not come within {WITHIN_S} s")
             records -= sum(map(len, self.consumer.poll(timeout_ms=1_000).values()))
 
     def process(self, _: int) -> None:
@@ -62,7 +70,10 @@ def main() -> None:
     args = parser.parse_args()
     figures: dict[tuple[str, str], list[float]] = {}
     with EmbeddedKafka(brokers=1) as cluster, Kafka(**cluster.client_options()).connection_pool() as pool:
-        Clients(pool, "warm-up").send(args.records)
+        warm_up = Clients(pool, "warm-up")
+        for what in WHAT:
+            microseconds(warm_up, what, args.records)
+        warm_up.close()
         for number in range(args.rounds):
             for way, sampler in WAYS.items():
                 if sampler is not None:
@@ -72,7 +83,7 @@ def main() -> None:
                 clients = Clients(pool, f"orders-{number}-{way.replace(' ', '-')}")
                 for what in WHAT:  # what has been sent one by one is polled, and what was sent at once is handled
                     figures.setdefault((what, way), []).append(microseconds(clients, what, args.records))
-                clients.consumer.close()
+                clients.close()
                 PooledKafkaInstrumentor().uninstrument()
     for (what, way), taken in sorted(figures.items(), key=lambda each: WHAT.index(each[0][0])):
         print(f"{what:<10}  {way:<12}  {statistics.median(taken):6.1f} us ({min(taken):.1f} to {max(taken):.1f})")

@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import TopicPartition
 
 from integration.clients import eventually
 from pooledkafka import ConnectionPool, Consumer, Producer
+from pooledkafka._wire.partition_records import _Batch
 
-CODECS = ["gzip", "snappy", "lz4", "zstd"]
+CODECS = {
+    "gzip": DefaultRecordBatch.CODEC_GZIP,
+    "snappy": DefaultRecordBatch.CODEC_SNAPPY,
+    "lz4": DefaultRecordBatch.CODEC_LZ4,
+    "zstd": DefaultRecordBatch.CODEC_ZSTD,
+}
 MESSAGES: list[dict[str, Any]] = [
     {
         "key": b"%d" % number if number % 3 else None,
@@ -45,12 +52,26 @@ def read(consumer: Any, count: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def codecs_read(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Those of the batches that pooled consumers decode from now on."""
+    found = set()
+    decode = _Batch.decode
+
+    def noted(batch: Any) -> Any:
+        found.add(DefaultRecordBatch(memoryview(batch.data)[batch.at : batch.end]).compression_type)
+        return decode(batch)
+
+    monkeypatch.setattr(_Batch, "decode", noted)
+    return found
+
+
 @pytest.mark.parametrize("by_broker", [False, True], ids=["by the producer", "by the broker"])
 @pytest.mark.parametrize("codec", CODECS)
 def test_what_is_compressed_is_read_as_it_was_sent(
     kafka_bootstrap_servers: str,
     pool: ConnectionPool,
     kafka_topic_factory: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
     codec: str,
     by_broker: bool,
 ) -> None:
@@ -61,6 +82,11 @@ def test_what_is_compressed_is_read_as_it_was_sent(
             producer.send(topic, **message)
         producer.flush(timeout=30)
         producer.send_batch(topic, MESSAGES).get(timeout=30)
+    codecs = codecs_read(monkeypatch)
+    with Consumer(connection_pool=pool, auto_offset_reset="earliest") as consumer:
+        consumer.assign([TopicPartition(topic, 0)])
+        assert list(read(consumer, 2 * len(MESSAGES))) == 2 * MESSAGES
+    assert CODECS[codec] in codecs, "some of it was small enough to be left as it is; not all"
     with closing(KafkaProducer(bootstrap_servers=kafka_bootstrap_servers, **options)) as stock:
         for message in MESSAGES:
             stock.send(topic, **message)

@@ -57,13 +57,14 @@ _SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
 def pool_options(given: Mapping[str, Any]) -> Options:
-    """The complete options of a pool's connections; raises ConfigurationError for one that is unknown or cannot be."""
+    """The complete options of a pool's connections; raises ConfigurationError for one that is wrong, or unknown."""
     for name in sorted(POOL_OPTIONS & set(given)):
+        others = ", and of each client" if name in _PER_CLIENT else ""
         raise ConfigurationError(
-            f"{name} is an option of ConnectionPool() and Kafka.connection_pool(), not of a connection: give it there, "
-            "and leave it out here"
+            f"{name} is an option of ConnectionPool() and Kafka.connection_pool(){others}, not of a connection: give "
+            "it there, and leave it out here"
         )
-    _refuse_unknown(given, CONNECTION_OPTIONS, "a connection pool")
+    _refuse_unknown(given, CONNECTION_OPTIONS, "a connection pool", CONNECTION_OPTIONS | POOL_OPTIONS)
     check_sizes(given)
     options = Options({**_DEFAULTS, **given})
     _check_security(options)
@@ -143,8 +144,10 @@ def _check_sasl(options: Mapping[str, Any], mechanism: str) -> None:
             raise ConfigurationError(f"{name} must be an instance of {right.__qualname__}")
 
 
-def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], what: str) -> None:
+def _refuse_unknown(
+    given: Mapping[str, Any], known: Collection[str], what: str, may_be_meant: Collection[str] = ()
+) -> None:
     for name in sorted(set(given) - set(known)):
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, may_be_meant or known, n=1)
         hint = f"Did you mean {near[0]}?" if near else "See kafka-python's documentation for the names."
         raise ConfigurationError(f"{name} is not an option of {what}. {hint}")

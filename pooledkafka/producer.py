@@ -28,17 +28,22 @@ _MESSAGE_FIELDS = frozenset({"value", "key", "headers", "partition", "timestamp_
 
 
 def _checked(messages: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
+    try:
+        several = None if isinstance(messages, Mapping) else iter(messages)
+    except TypeError:
+        several = None
+    if several is None:
         raise ConfigurationError(f"send_batch takes several messages, such as a list of them, not {_named(messages)}")
-    batch = list(messages)
+    batch = list(several)
     for message in batch:
         try:
             fields = message.keys()
-        except AttributeError:
+            is_known = fields == _ONLY_VALUE or fields <= _MESSAGE_FIELDS
+        except (AttributeError, TypeError):
             raise ConfigurationError(
                 f"a message is a mapping such as {{'value': b'...'}}, not {_named(message)}"
             ) from None
-        if not (fields == _ONLY_VALUE or fields <= _MESSAGE_FIELDS):
+        if not is_known:
             unknown = sorted(set(fields) - _MESSAGE_FIELDS, key=str)[0]
             known = ", ".join(sorted(_MESSAGE_FIELDS))
             raise ConfigurationError(f"{unknown!r} is not a field of a message; those are {known}")
@@ -237,7 +242,8 @@ class Producer(PooledClient):
             too large, say, no more are.
 
         Raises:
-            ConfigurationError: a message is no mapping, or has an unknown field; nothing was sent.
+            ConfigurationError: these are not several messages, or one is no mapping, or has an unknown field; nothing
+                was sent.
             PoolClosedError: the producer is closed, or its pool disconnected.
 
         Example:

@@ -259,6 +259,7 @@ def test_a_batch_is_one_future(producer: Producer) -> None:
         ("text", "a message is a mapping such as .*, not an instance of str"),
         ({"value": b"one"}, "takes several messages, such as a list of them, not an instance of dict"),
         (5, "takes several messages, such as a list of them, not an instance of int"),
+        ([dict], "a message is a mapping such as .*, not an instance of type"),
         ([{"value": b"one", 5: b"two"}], "5 is not a field of a message"),
     ],
 )

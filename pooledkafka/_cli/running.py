@@ -19,6 +19,7 @@ __all__ = ["run"]
 _FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
 _NAME = "pooledkafka"
 _NO_HANDLER = logging.NullHandler()
+"""One for the process: a logger keeps each other one, and commands may run one after another."""
 _COMPLETION = "_POOLEDKAFKA_COMPLETE"  # set by the shell's completion: what is there to complete with is to be told
 
 

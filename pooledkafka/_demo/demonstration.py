@@ -176,8 +176,10 @@ class Demonstration:
             text=True,
         )
         if done.returncode != 0:
+            code = done.returncode
+            how = f"ended with exit code {code}; why is said above" if code > 0 else f"was killed by signal {-code}"
             raise ChildProcessError(
-                f"the process of the clients without a pool ended with exit code {done.returncode}; why is said above"
+                f"the process of the clients without a pool {how}. Try fewer with --consumers and --producers."
             )
         held: dict[str, float] = json.loads(done.stdout)
         return held

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Iterable
 from typing import TypeVar
+
+from pooledkafka._forking import inherit
 
 __all__ = ["listed"]
 
@@ -28,20 +29,26 @@ def listed(things: Iterable[_Thing]) -> list[_Thing]:
     global _kept_waiting  # noqa: PLW0603
     if sys.version_info >= (3, 12) or not gc.isenabled():
         return list(things)
-    try:  # with all in it that changes anything: an interrupt may come after each call
+    # Another thread, or an interrupt, may come after each call, and nowhere else. So what disables the collector is
+    # within the try, and whoever comes finds it and the flag both changed, or neither.
+    try:
         _kept_waiting = True
         gc.disable()
         return list(things)
     finally:
-        gc.enable()
         _kept_waiting = False
-
-
-def _in_child() -> None:
-    global _kept_waiting  # noqa: PLW0603
-    if _kept_waiting:  # by a thread that is not there
         gc.enable()
-        _kept_waiting = False
 
 
-os.register_at_fork(after_in_child=_in_child)
+class _Forked:
+    """Enables the collector in a child that was forked while a thread, which is not there, had it wait."""
+
+    def _in_child(self) -> None:
+        global _kept_waiting  # noqa: PLW0603
+        if _kept_waiting:
+            _kept_waiting = False
+            gc.enable()
+
+
+_forked = _Forked()
+inherit(_forked)

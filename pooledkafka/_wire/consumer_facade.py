@@ -244,13 +244,12 @@ class ConsumerManager(ManagerView):
                 future = self.call_soon(self._last_commit, request, node_id, timeout_ms)
             else:
                 future = self._commit(request, node_id, timeout_ms)
-        elif isinstance(request, LeaveGroupRequest):
-            self._left_as = request.member_id
-            future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
-        elif self._engine.commits.are_slow(node_id):
+        elif not isinstance(request, LeaveGroupRequest) and self._engine.commits.are_slow(node_id):
             future = super().call_soon(self._engine.bypass.send, node_id, request, timeout_ms, self._gone)
         else:
             future = self._engine.manager.send_on(LaneKey(node_id, Lane.CONTROL), request, timeout_ms)
+        if isinstance(request, LeaveGroupRequest):
+            self._left_as = request.member_id
         if isinstance(request, (HeartbeatRequest, OffsetCommitRequest)):
             self._unanswered[future] = request
             future.add_both(lambda _: self._unanswered.pop(future, None))
@@ -265,8 +264,9 @@ class ConsumerManager(ManagerView):
         # kafka-python only ceases to send heartbeats then; its user hears of it by the next commit.
         if response.error_code == FencedInstanceIdError.errno and self.coordinator is not None:
             self.coordinator._async_commit_fenced = True
-        # On a connection of its own a consumer's heartbeat is answered before it leaves. Here it may be on another, and
-        # the broker comes to it when it knows that member no more: no news, and nothing to warn anybody of.
+        # On a connection of its own a heartbeat that a consumer sends before it leaves is answered before that. Here it
+        # may be on another, and the broker comes to it when it knows that member no more: no news, and nothing to warn
+        # anybody of. To kafka-python it has been a success. That vouches for no later generation: a join waits for it.
         elif response.error_code == UnknownMemberIdError.errno and request.member_id == self._left_as:
             response.error_code = NoError.errno
 

@@ -17,7 +17,7 @@ _NOTHING_MORE = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SS
 
 
 def receive_in_bulk(transport: Any) -> None:
-    """Have ``transport`` receive in growing parts.
+    """Have ``transport`` receive in growing parts; of TLS, a record at a time.
 
     kafka-python's receives 4 KiB at a time. Each time it lets other threads run, and where they compute, it gets its
     turn again when the switch interval is over, 5 ms later.
@@ -35,13 +35,14 @@ def receive_in_bulk(transport: Any) -> None:
                 break
             except Exception as failure:
                 error = KafkaConnectionError(failure)
+                error.__cause__ = failure
                 break
             if not part:
                 error = KafkaConnectionError("socket disconnected")
                 break
             parts.append(part)
             if is_secure:
-                continue  # a part is one of TLS's records, and more of them may have been read from the socket
+                continue  # the end of a record says nothing of what else there is
             if len(part) < size:
                 break
             size = min(size * 8, _MOST)

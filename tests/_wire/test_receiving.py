@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from kafka.errors import KafkaConnectionError
 from kafka.net.transport import KafkaSSLTransport
 
+from pooledkafka._wire.last_words import hear_last_words
 from pooledkafka._wire.receiving import receive_in_bulk
 
 
@@ -81,17 +83,41 @@ def test_a_connection_that_is_broken_is_an_error(ends: tuple[Any, socket.socket]
     assert "reset by peer" in str(error)
 
 
-def test_of_tls_all_records_are_received_that_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [b"a" * 16_384, b"b", b"c" * 100]
+def test_the_end_right_behind_a_part_that_is_full_comes_after_it(ends: tuple[Any, socket.socket]) -> None:
+    transport, theirs = ends
+    transport._protocol = transport._sock_send = None
+    hear_last_words(transport)
+    theirs.send(b"x" * 4_096)
+    theirs.close()
+    assert transport._sock_recv() == (b"x" * 4_096, None)
+    data, error = transport._sock_recv()
+    assert (data, str(error)) == (b"", "KafkaConnectionError: socket disconnected")
+
+
+def over_tls(*records: bytes) -> Any:
+    """A transport that has these records, and then nothing, or the end where that is the last of them."""
+    left = list(records)
 
     def recv(size: int) -> bytes:
         assert size >= 16_384, "the longest record"
-        if not parts:
-            raise BlockingIOError
-        return parts.pop(0)
+        if not left:
+            raise ssl.SSLWantReadError
+        return left.pop(0)
 
     transport = KafkaSSLTransport.__new__(KafkaSSLTransport)
     transport._sock = SimpleNamespace(recv=recv)
+    transport._protocol = None
     receive_in_bulk(transport)
-    data, error = transport._sock_recv()
+    return transport
+
+
+def test_of_tls_all_records_are_received_that_are_there() -> None:
+    data, error = over_tls(b"a" * 16_384, b"b", b"c" * 100)._sock_recv()
     assert (len(data), error) == (16_485, None)
+
+
+def test_of_tls_the_end_comes_after_what_was_sent_before_it() -> None:
+    transport = over_tls(b"last words", b"")
+    hear_last_words(transport)
+    assert transport._sock_recv() == (b"last words", None)
+    assert isinstance(transport._sock_recv()[1], KafkaConnectionError)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import call_command
@@ -53,8 +54,10 @@ def no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def records() -> list[Any]:
     """What is in the topic of orders."""
-    with pools.alias("default").consumer("orders.placed", consumer_timeout_ms=1_000, group_id=None) as consumer:
-        return [record.value for record in consumer]
+    found: list[Any] = []
+    with pools.alias("default").consumer("orders.placed", group_id=f"look-{uuid4()}") as consumer:
+        consumer.run(lambda record: found.append(record.value), until_end=True)
+    return found
 
 
 def test_the_settings_are_right() -> None:

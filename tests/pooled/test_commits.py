@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kafka.errors import UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pooledkafka import ConnectionPool, Consumer
 from pooledkafka._wire import commits
+from pooledkafka._wire.consumer_facade import ConsumerManager
 from pooledkafka.errors import PoolClosedError
 from pooledkafka.testing import Delay, EmbeddedKafka, Fault, Hold
 from tests.pooled.reading import Reader
@@ -134,10 +136,19 @@ def test_a_heartbeat_that_its_members_leaving_overtakes_is_no_news(
     with of_group(cluster, "LeaveGroup", "quick", Delay(0.0)) as leaving:
         getattr(quick, how)()
     assert len(leaving.requests) == 1
+    slow.close()  # whose heartbeats would be taken for the other's
+    answers: list[int] = []
+    note = ConsumerManager._note_heartbeat
+
+    def noting(self: Any, request: Any, response: Any) -> None:
+        answers.append(response.error_code)
+        note(self, request, response)
+
+    monkeypatch.setattr(ConsumerManager, "_note_heartbeat", noting)
     caplog.set_level("DEBUG", "kafka.coordinator.heartbeat")
     beats.remove()
-    until(lambda: "Received heartbeat response for group quick" in caplog.text)
     until(lambda: any(end in caplog.text for end in ("Heartbeat success", "Heartbeat failure")))
+    assert answers == [UnknownMemberIdError.errno]
     assert "not recognized" not in caplog.text
 
 
