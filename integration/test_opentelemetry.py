@@ -1,52 +1,32 @@
-"""Traces from a web process to a worker over real brokers: by send, by a transaction, and by a dead letter."""
+"""Traces from a web process to a worker over real brokers: to its handler, and to a dead letter."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from pooledkafka import Consumer, Kafka, Producer
 from pooledkafka.contrib.opentelemetry import PooledKafkaInstrumentor
+from tests.contrib.opentelemetry.conftest import Told
 
 ORDERS = 200
 
 
-class Told:
-    """What an SDK was told."""
-
-    def __init__(self) -> None:
-        self._spans = InMemorySpanExporter()
-        self._metrics = InMemoryMetricReader()
-        self.traces = TracerProvider()
-        self.traces.add_span_processor(SimpleSpanProcessor(self._spans))
-        self.meters = MeterProvider([self._metrics])
-
-    def spans(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self._spans.get_finished_spans() if span.name == name]
-
-    def counted(self, metric: str) -> dict[str, int]:
-        """How many, by topic."""
-        data = self._metrics.get_metrics_data()
-        found: dict[str, int] = {}
-        for resource in data.resource_metrics if data is not None else []:
-            for each in (metric for scope in resource.scope_metrics for metric in scope.metrics):
-                for point in each.data.data_points if each.name == metric else []:
-                    topic = str((point.attributes or {})["messaging.destination.name"])
-                    found[topic] = found.get(topic, 0) + getattr(point, "value", 0)
-        return found
+def counted(told: Told, metric: str) -> Counter[str]:
+    """How many, by topic."""
+    found: Counter[str] = Counter()
+    for point in told.points(metric):
+        found[point.attributes["messaging.destination.name"]] += point.value
+    return found
 
 
 @pytest.fixture
 def told() -> Iterator[Told]:
     told = Told()
-    PooledKafkaInstrumentor().instrument(tracer_provider=told.traces, meter_provider=told.meters)
+    PooledKafkaInstrumentor().instrument(tracer_provider=told.tracer_provider, meter_provider=told.meter_provider)
     yield told
     PooledKafkaInstrumentor().uninstrument()
 
@@ -55,7 +35,7 @@ def test_a_trace_goes_from_a_request_to_the_handler_and_to_a_dead_letter(
     kafka: Kafka, kafka_topic_factory: Callable[..., str], told: Told
 ) -> None:
     orders, failed = kafka_topic_factory(partitions=3), kafka_topic_factory(partitions=1)
-    tracer = told.traces.get_tracer("shop")
+    tracer = told.tracer_provider.get_tracer("shop")
     requests: dict[bytes, int] = {}  # the trace of each order
     with kafka.connection_pool() as web, Producer(connection_pool=web, compression_type="gzip") as producer:
         for number in range(ORDERS):
@@ -86,5 +66,5 @@ def test_a_trace_goes_from_a_request_to_the_handler_and_to_a_dead_letter(
         assert span.context.trace_id == sender.context.trace_id
     dead = {trace for value, trace in requests.items() if value.endswith(b"7")}
     assert {span.context.trace_id for span in told.spans(f"send {failed}")} == dead
-    assert told.counted("messaging.client.sent.messages") == {orders: ORDERS, failed: len(dead)}
-    assert told.counted("messaging.client.consumed.messages")[orders] >= ORDERS
+    assert counted(told, "messaging.client.sent.messages") == {orders: ORDERS, failed: len(dead)}
+    assert counted(told, "messaging.client.consumed.messages")[orders] >= ORDERS

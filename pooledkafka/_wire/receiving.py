@@ -46,6 +46,6 @@ def receive_in_bulk(transport: Any) -> None:
             if len(part) < size:
                 break
             size = min(size * 8, _MOST)
-        return parts[0] if len(parts) == 1 else b"".join(parts), error
+        return b"".join(parts), error
 
     transport._sock_recv = received

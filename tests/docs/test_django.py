@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.django_process import run_pytest
 from tests.docs.pages import ROOT
 
 pytest.importorskip("django")
@@ -16,21 +15,12 @@ pytest.importorskip("pytest_django")
 
 
 def test_the_examples_of_the_page_on_django_run() -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"),
-            *("-W", "ignore:value_deserializer does not implement:DeprecationWarning"),  # functions do, too
-            str(Path(__file__).with_name("django_page.py")),
-        ],
-        env={
-            **{name: value for name, value in os.environ.items() if name != "BOOTSTRAP"},
-            "DJANGO_SETTINGS_MODULE": "shop.settings",
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "examples" / "django"), os.environ.get("PYTHONPATH", "")]),
-        },
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    environment = {name: value for name, value in os.environ.items() if name != "BOOTSTRAP"}
+    path = [str(ROOT / "examples" / "django"), environment.get("PYTHONPATH", "")]
+    run_pytest(
+        Path(__file__).with_name("django_page.py"),
+        "shop.settings",
+        *("-W", "ignore:value_deserializer does not implement:DeprecationWarning"),  # functions do, too
+        timeout_s=120,
+        environment={**environment, "PYTHONPATH": os.pathsep.join(path)},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
