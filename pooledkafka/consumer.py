@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from kafka.errors import KafkaError
@@ -28,6 +28,32 @@ __all__ = ["Consumer"]
 _STAYS_S = 0.5
 """How often a run that pauses looks whether its group goes on without it."""
 _INTERRUPT_AGAIN_S = 0.05
+
+
+class _Use:
+    """One call of a consumer. ``contextmanager`` would be a good part of what a poll costs that finds nothing."""
+
+    __slots__ = ("_consumer", "_taken")
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._taken: threading.RLock | None = None  # a process that is forked within the call has another
+
+    def __enter__(self) -> WiredConsumer:
+        consumer = self._consumer
+        self._taken = consumer._take()
+        if self._taken is None and consumer._wired is not None:
+            return consumer._wired  # a listener that is called while the consumer closes may still commit
+        try:
+            return consumer._opened()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._taken is not None:
+            self._consumer._user = None
+            self._taken.release()
 
 
 class Consumer(PooledClient):
@@ -186,18 +212,21 @@ class Consumer(PooledClient):
 
     # -- one thread at a time ------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _using(self) -> Iterator[WiredConsumer]:
+    def _using(self) -> _Use:
+        return _Use(self)
+
+    def _take(self) -> threading.RLock | None:
+        """Let this thread be the one that uses the consumer; None where it is already.
+
+        So it is in a callback within a call, or in a listener that a call waits for.
+        """
         notice_fork()
         me = threading.get_ident()
-        # From a callback within a call of the same thread, or from a listener that it waits for.
         if me in (self._user, self._listening.thread):
-            # A listener that is called while the consumer closes may still commit.
-            yield self._wired if self._wired is not None else self._opened()
-            return
+            return None
         if self._wired is None:
             self._connect_pool()
-        use = self._use  # a process that is forked within the call has another
+        use = self._use
         if not use.acquire(blocking=False):
             if self._ending:
                 raise PoolClosedError("the consumer is being closed, or its pool disconnected, by another thread")
@@ -206,11 +235,7 @@ class Consumer(PooledClient):
                 "thread its own (they share the pool's connections), or use a lock around all its calls."
             )
         self._user = me
-        try:
-            yield self._opened()
-        finally:
-            self._user = None
-            use.release()
+        return use
 
     def _opened(self) -> WiredConsumer:
         if self._closed or self._forked:

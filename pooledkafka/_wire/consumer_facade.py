@@ -255,7 +255,9 @@ class ConsumerManager(ManagerView):
             future.add_both(lambda _: self._unanswered.pop(future, None))
         if isinstance(request, HeartbeatRequest):
             future.add_callback(lambda response: self._note_heartbeat(request, response))
-        elif isinstance(request, OffsetCommitRequest):
+            future.add_errback(lambda _: self._stir_soon())
+            return future
+        if isinstance(request, OffsetCommitRequest):
             future.add_callback(lambda response: self._note_committed(request, response))
         future.add_both(lambda _: self._stir_soon())
         return future
@@ -269,6 +271,8 @@ class ConsumerManager(ManagerView):
         # anybody of. To kafka-python it has been a success. That vouches for no later generation: a join waits for it.
         elif response.error_code == UnknownMemberIdError.errno and request.member_id == self._left_as:
             response.error_code = NoError.errno
+        if response.error_code != NoError.errno:  # else the group goes on, and an idle poll need not look
+            self._stir_soon()
 
     def _note_committed(self, request: Any, response: Any) -> None:
         good = {

@@ -73,6 +73,20 @@ class Idling:
         """Whether the last look found nothing to do, and nothing has stirred since."""
         return self._quiet_until > 0.0 and not self._stirred.is_set()
 
+    def doze(self, until: float) -> bool:
+        """Wait until then, in seconds of ``time.monotonic``; False as soon as there may be something to do.
+
+        Most polls of an idle consumer are no more than this; ``wait`` is for those in which a look or a commit is due.
+        """
+        now = time.monotonic()
+        if self._stirred.is_set() or not now < until < self._quiet_until:
+            return False
+        if self._in_group:
+            if self._commits and self._coordinator.next_auto_commit_deadline <= until:
+                return False
+            self._coordinator.heartbeat.last_poll = now
+        return not self._stirred.wait(until - now) and time.monotonic() >= until
+
     def wait(self, timeout_ms: float) -> bool:
         """Wait while there is nothing to do, at most ``timeout_ms``; False at once where there is something."""
         now = time.monotonic()

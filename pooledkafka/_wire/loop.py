@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import threading
 import weakref
 from collections.abc import Iterator
@@ -30,6 +31,40 @@ class PoolDisconnectedError(PoolClosedError, RuntimeError):
     """What kafka-python raises RuntimeError for."""
 
 
+class _Selector(selectors.DefaultSelector):
+    """Says that nobody waits for a socket, which kafka-python asks before each wait, without describing the socket.
+
+    That takes two system calls for its addresses, and is done twice, for an error that nobody reads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[int, selectors.SelectorKey] = {}  # by file descriptor; the I/O thread's
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        self._known[key.fd] = key
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().modify(fileobj, events, data)
+        self._known[key.fd] = key
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        self._known.pop(key.fd, None)
+        return key
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        fd = fileobj.fileno()
+        if fd < 0:
+            return super().get_key(fileobj)  # which finds one that was closed meanwhile
+        if fd not in self._known:
+            raise KeyError(fd)
+        return self._known[fd]
+
+
 class Loop(NetworkSelector):  # type: ignore[misc]
     """kafka-python's event loop, which says in the pool's terms that it has ended.
 
@@ -42,6 +77,8 @@ class Loop(NetworkSelector):  # type: ignore[misc]
         # All that was ever waited for and is not gone: a socket that is just handed from one wait to the next, or is
         # being closed, is in no selector, but is inherited. Changed on the I/O thread; walked in a forked process.
         self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
+        if config.get("selector", selectors.DefaultSelector) is selectors.DefaultSelector:
+            config["selector"] = _Selector
         super().__init__(**config)
 
     def run(self, coro: Any, *args: Any) -> Any:

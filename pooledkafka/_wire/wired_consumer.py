@@ -44,6 +44,14 @@ def _spread(coordinator: Any) -> None:
     coordinator.heartbeat = BeatInTurn(**coordinator.config)
 
 
+def _ask_for_coordinator_where_unknown(coordinator: Any) -> None:
+    """Let no pass of a poll go to the event loop only to hear that the coordinator is the one that it knows."""
+    find = coordinator.ensure_coordinator_ready
+    coordinator.ensure_coordinator_ready = lambda timeout_ms=None: (
+        not coordinator.coordinator_unknown() or find(timeout_ms=timeout_ms)
+    )
+
+
 class WiredConsumer:
     """A ``KafkaConsumer`` on the pool's connections; ``kafka`` is for one thread at a time, as stock."""
 
@@ -76,6 +84,7 @@ class WiredConsumer:
         self.kafka._coordinator._offset_fetch_futures = OffsetFetches(self.kafka._coordinator)
         self._facade.bind(self.kafka._coordinator)
         _spread(self.kafka._coordinator)
+        _ask_for_coordinator_where_unknown(self.kafka._coordinator)
         config = self.kafka._fetcher.config
         self._deserializing = Deserializing(config["key_deserializer"], config["value_deserializer"])
         self.kafka._fetcher.PartitionRecords = partial(PartitionRecords, engine.decoded, self._deserializing)
@@ -150,6 +159,8 @@ class WiredConsumer:
         # they need no pass, nor what leads to one.
         until = time.monotonic() + timeout_ms / 1000
         if timeout_ms >= 0 and (max_records is None or (type(max_records) is int and max_records > 0)):
+            if not self._engine.refusals and self._idling.doze(until):
+                return {}
             most = self.kafka.config["max_poll_records"] if max_records is None else max_records
             if self._idling.has_records() and (records := self._idling.fetch_records(most, timeout_ms=0)[0]):
                 return records

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, NoError, RebalanceInProgressError
 from kafka.future import Future
-from kafka.protocol.consumer import HeartbeatRequest, HeartbeatResponse
+from kafka.protocol.consumer import HeartbeatRequest, HeartbeatResponse, OffsetFetchRequest
 
 from pooledkafka._fetch import Position
 from pooledkafka._wire import Interrupted
@@ -56,6 +56,13 @@ def test_an_idle_poll_without_time_returns_at_once(reading: Reading) -> None:
     assert reading.poll(0) == {}
     assert not stirred.waited_for.is_set()
     assert reading.passes == 0
+
+
+@pytest.mark.parametrize("max_records", [0, -1, "5"])
+def test_what_makes_no_sense_is_refused_by_an_idle_poll_as_well(reading: Reading, max_records: Any) -> None:
+    reading.come_to_rest()
+    with pytest.raises((ValueError, TypeError), match="max_records"):
+        reading.wired.poll(50, max_records)
 
 
 @pytest.mark.parametrize(("expired", "waits_ms"), [(False, 1), (True, 0)])
@@ -129,10 +136,15 @@ def a_fetch_answered(reading: Reading, broker: ScriptedBroker, log: Log) -> None
     log.append(0)
 
 
-def another_answer(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
-    broker.on(HeartbeatRequest, lambda request: HeartbeatResponse(version=request.API_VERSION, error_code=0))
+def beat(reading: Reading, broker: ScriptedBroker, error_code: int) -> None:
+    """Send a heartbeat, which is answered with that."""
+    broker.on(HeartbeatRequest, lambda request: HeartbeatResponse(version=request.API_VERSION, error_code=error_code))
     request = HeartbeatRequest(group_id="billing", generation_id=1, member_id="me", group_instance_id=None)
-    reading.engine.net.run(lambda: reading.manager.send(request, 1) and None)
+    reading.engine.net.run(reading.manager.send, request, 1)
+
+
+def a_heartbeat_that_brings_news(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
+    beat(reading, broker, RebalanceInProgressError.errno)
 
 
 def another_answer_that_is_none(reading: Reading, broker: ScriptedBroker, log: Log) -> None:
@@ -166,7 +178,7 @@ def a_call_of_its_user(reading: Reading, broker: ScriptedBroker, log: Log) -> No
     "source",
     [
         a_fetch_answered,
-        another_answer,
+        a_heartbeat_that_brings_news,
         another_answer_that_is_none,
         a_task_that_ends,
         new_metadata,
@@ -182,6 +194,13 @@ def test_what_could_give_it_something_to_do_stirs_it(
     assert not reading.idling._stirred.is_set()
     source(reading, broker, log)
     assert reading.idling._stirred.wait(5)
+
+
+def test_a_heartbeat_that_is_all_well_does_not_wake_it(reading: Reading, broker: ScriptedBroker) -> None:
+    reading.come_to_rest()
+    beat(reading, broker, NoError.errno)
+    settle(reading.engine)
+    assert not reading.idling._stirred.is_set()
 
 
 def test_subscribing_stirs_it(engine: Engine) -> None:
@@ -212,7 +231,7 @@ def test_it_is_stirred_when_kafka_python_has_dealt_with_an_answer(reading: Readi
     reading.manager.stir = lambda: in_order.append("stirred")
 
     async def kafka_python() -> None:
-        await reading.manager.send(HeartbeatRequest(), 1)
+        await reading.manager.send(OffsetFetchRequest(), 1)
         in_order.append("dealt with")
 
     engine.net.call_soon_with_future(kafka_python)

@@ -117,6 +117,67 @@ def test_it_is_idle_from_a_look_that_found_nothing_until_something_stirs(stage: 
     assert not stage.idling.idle, "the stir was taken back, but there is something to do"
 
 
+# -- dozing ------------------------------------------------------------------------------------------------------------
+
+
+def dozing(clock: Clock, **config: Any) -> StagedConsumer:
+    """Over a consumer that looked just now, and found nothing to do for three seconds."""
+    stage = StagedConsumer(clock, group_id="billing", **config)
+    stage.coordinator.next_auto_commit_deadline = clock.now + 2.0
+    assert stage.idling.wait(0) is True
+    return stage
+
+
+def test_it_dozes_without_a_look_and_says_that_the_consumer_is_alive(clock: Clock) -> None:
+    stage = dozing(clock)
+    for _ in range(3):
+        began_at = clock.now
+        assert stage.idling.doze(clock.now + 0.5) is True
+        assert stage.coordinator.heartbeat.last_poll == began_at
+    assert stage.event.waited == [0.5, 0.5, 0.5]
+    assert stage.looks == 1
+
+
+def test_it_does_not_doze_before_it_has_looked(clock: Clock) -> None:
+    stage = StagedConsumer(clock, group_id="billing")
+    assert stage.idling.doze(clock.now + 0.5) is False
+
+
+def test_it_does_not_doze_where_something_stirs(clock: Clock) -> None:
+    stage = dozing(clock)
+    stage.idling.stir()
+    assert stage.idling.doze(clock.now + 0.5) is False
+    assert stage.event.waited == []
+
+
+def test_a_stir_wakes_it(clock: Clock) -> None:
+    stage = dozing(clock)
+    stage.event.on_wait = stage.idling.stir
+    assert stage.idling.doze(clock.now + 0.5) is False
+
+
+def test_a_wait_that_ends_too_early_is_not_all_of_it(clock: Clock) -> None:
+    stage = dozing(clock)
+
+    def before_its_time() -> None:
+        clock.now -= 0.1
+
+    stage.event.on_wait = before_its_time
+    assert stage.idling.doze(clock.now + 0.5) is False
+
+
+@pytest.mark.parametrize(("s", "dozes"), [(0.0, False), (1.9, True), (2.0, False), (2.9, False)])
+def test_it_dozes_no_longer_than_until_a_commit_is_due(clock: Clock, s: float, dozes: bool) -> None:
+    assert dozing(clock, enable_auto_commit=True).idling.doze(clock.now + s) is dozes
+
+
+@pytest.mark.parametrize(("s", "dozes"), [(-1.0, False), (0.0, False), (2.9, True), (3.0, False), (60.0, False)])
+def test_it_dozes_no_longer_than_until_the_next_look(clock: Clock, s: float, dozes: bool) -> None:
+    stage = dozing(clock)
+    assert stage.idling.doze(clock.now + s) is dozes
+    assert stage.event.waited == ([s] if dozes else [])
+
+
 # -- a busy consumer ---------------------------------------------------------------------------------------------------
 
 

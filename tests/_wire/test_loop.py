@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import selectors
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -74,3 +76,47 @@ def test_what_a_call_comes_to_is_passed_on(loop: Loop) -> None:
     future = loop.call_soon_with_future(work, 2).add_both(lambda _: done.set())
     assert done.wait(5)
     assert future.value == 3
+
+
+class _Undescribed(socket.socket):
+    def __repr__(self) -> str:
+        raise AssertionError("its addresses were asked for")
+
+
+@pytest.fixture
+def ends(loop: Loop) -> Iterator[tuple[socket.socket, socket.socket]]:
+    here, there = socket.socketpair()
+    with _Undescribed(fileno=here.detach()) as waited_for, there:
+        yield waited_for, there
+
+
+def test_a_wait_for_a_socket_does_not_describe_it(loop: Loop, ends: tuple[socket.socket, socket.socket]) -> None:
+    here, there = ends
+
+    async def read() -> bytes:
+        await loop.wait_write(here)
+        await loop.wait_read(here)
+        return here.recv(10)
+
+    for word in (b"one", b"two"):
+        future = loop.call_soon_with_future(read)
+        there.send(word)
+        done = threading.Event()
+        future.add_both(lambda _, done=done: done.set())
+        assert done.wait(5)
+        assert future.value == word
+
+
+def test_a_socket_that_was_closed_while_it_is_waited_for_is_found(loop: Loop, ends: Any) -> None:
+    here, _ = ends
+
+    def wait_and_close() -> list[int]:
+        loop.register_event(here, selectors.EVENT_READ, for_ever)
+        known = [loop._selector.get_key(here).fd]
+        here.close()
+        loop.unregister_event(here, selectors.EVENT_READ)
+        return known + [key for key in known if key in loop._selector.get_map()]
+
+    assert len(loop.run(wait_and_close)) == 1, "and it is forgotten"
+    with pytest.raises(ValueError, match="-1"):
+        loop._selector.get_key(here)
