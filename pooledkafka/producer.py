@@ -14,7 +14,7 @@ from pooledkafka._connection import Connection
 from pooledkafka._forking import abandon, inherit, notice_fork
 from pooledkafka._locks import LockName, check_free, new_lock
 from pooledkafka._unclosed import made_here
-from pooledkafka._wire import TopicSender, WiredProducer, as_serializer, fail_in_child
+from pooledkafka._wire import TopicSender, WiredProducer, as_serializer, fail_in_child, keep
 from pooledkafka.config import PRODUCER_OPTIONS
 from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolTimeoutError
 from pooledkafka.pool import ConnectionPool
@@ -220,13 +220,11 @@ class Producer(PooledClient):
         sender.check_login()
         check_free("sending")
         try:
-            future = self._to(sender, topic).send(value, key, headers, partition, timestamp_ms)
+            return self._to(sender, topic).send(value, key, headers, partition, timestamp_ms)
         except IllegalStateError as error:
             if sender.closing:
                 raise PoolClosedError(_CLOSING) from error
             raise
-        self._keep(future)
-        return future
 
     def send_batch(self, topic: str, messages: Iterable[Mapping[str, Any]]) -> BatchFuture:
         """Send several records; returns one future for all.
@@ -262,7 +260,7 @@ class Producer(PooledClient):
         if isinstance(unsent, IllegalStateError) and sender.closing:
             unsent = PoolClosedError(_CLOSING)
         future = BatchFuture(len(batch), runs, unsent)
-        self._keep(future)
+        keep(self._unfinished, future)
         return future
 
     def _to(self, sender: WiredProducer, topic: str) -> TopicSender:
@@ -272,13 +270,10 @@ class Producer(PooledClient):
         known = topics.known.get(topic)
         if known is None:
             sender.want(topic)
-            known = topics.known[topic] = sender.to(topic, self._key_serializer, self._value_serializer)
+            known = topics.known[topic] = sender.to(
+                topic, self._key_serializer, self._value_serializer, self._unfinished
+            )
         return known
-
-    def _keep(self, future: Any) -> None:
-        unfinished = self._unfinished  # and not this handle, which a record that waits need not keep alive
-        unfinished.add(future)
-        future.add_both(lambda _: unfinished.discard(future))
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all records sent so far by this producer are acknowledged or have failed.

@@ -7,7 +7,7 @@ from pooledkafka._wire.consumer_facade import Interrupted
 from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.fetching import LONGEST_WAIT_MS
 from pooledkafka._wire.flag import Flag
-from pooledkafka._wire.futures import fail_in_child
+from pooledkafka._wire.futures import fail_in_child, keep
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import Listening, Subscriber
 from pooledkafka._wire.senders import Senders, as_serializer
@@ -35,6 +35,7 @@ __all__ = [
     "WiredProducer",
     "as_serializer",
     "fail_in_child",
+    "keep",
 ]
 
 check_kafka_python()

@@ -293,6 +293,10 @@ class ClusterView:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shared, name)
 
+    @property
+    def _partitions(self) -> Any:
+        return self._shared._partitions  # as __getattr__ would say, for each record that is sent
+
     def close(self) -> None:
         """Stop tracking this client's topics and calling its listeners."""
         self.closed = True

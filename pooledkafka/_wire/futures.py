@@ -8,7 +8,7 @@ from typing import Any
 
 from kafka.future import Future
 
-__all__ = ["attempt", "fail_in_child"]
+__all__ = ["attempt", "fail_in_child", "keep"]
 
 
 def attempt(start: Callable[[], Future]) -> Future:
@@ -34,3 +34,9 @@ def fail_in_child(future: Any, error: Exception) -> None:
     if batch is not None:  # whose latch ``get`` waits for
         batch._latch = threading.Event()
         batch._latch.set()
+
+
+def keep(unfinished: set[Any], future: Any) -> None:
+    """Have ``future`` in ``unfinished`` until it is done."""
+    unfinished.add(future)
+    future.add_both(lambda _: unfinished.discard(future))

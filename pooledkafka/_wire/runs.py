@@ -141,6 +141,68 @@ class _RecordFutures:
         return _Moving(entry, index - self._starts[at]) if isinstance(entry, Run) else entry
 
 
+class _Batch(ProducerBatch):  # type: ignore[misc]
+    """kafka-python's batch, with one callback for all records that were sent one by one.
+
+    kafka-python has two for each record, which cost more than its encoding: each is an object that the garbage
+    collector looks at.
+    """
+
+    def __init__(self, partition: Any, records: Any) -> None:
+        super().__init__(partition, records)
+        self.produce_future._add_cb_eb(self._tell, self._fail)
+
+    def _tell(self, result: Any) -> None:
+        for future in self._singles():
+            future._produce_success(result)
+
+    def _fail(self, error: BaseException) -> None:
+        for future in self._singles():
+            future.failure(error)
+
+    def _singles(self) -> list[_RecordFuture]:
+        # Nothing is added any more: a batch is closed before it is sent, or given up. Of one that was split, the
+        # records have others to wait for, and it is never done itself.
+        futures = self._record_futures
+        entries = futures._entries if isinstance(futures, _RecordFutures) else futures
+        return [each for each in entries if type(each) is _RecordFuture]
+
+
+class _RecordFuture(FutureRecordMetadata):  # type: ignore[misc]
+    """kafka-python's future of a record, told by its batch, and of its handle's ``unfinished`` until it is done."""
+
+    __slots__ = ("_unfinished",)
+
+    def __init__(self, batch: Any, index: int, record: Record, unfinished: set[Any]) -> None:
+        Future.__init__(self)
+        key, value, headers, timestamp = record
+        self._produce_future = batch.produce_future  # type: ignore[misc]
+        self.args = (  # type: ignore[misc]
+            index,
+            timestamp,
+            None,  # checksum
+            -1 if key is None else len(key),
+            -1 if value is None else len(value),
+            headers_size(headers) if headers else -1,
+        )
+        self._unfinished = unfinished
+        unfinished.add(self)
+        if type(batch) is not _Batch:  # one that kafka-python has opened, or split
+            self._produce_future._add_cb_eb(self._produce_success, self.failure)
+
+    def success(self, value: Any) -> Any:
+        try:
+            return super().success(value)
+        finally:
+            self._unfinished.discard(self)
+
+    def failure(self, e: Any) -> Any:
+        try:
+            return super().failure(e)
+        finally:
+            self._unfinished.discard(self)
+
+
 def append(kafka: Any, partition: Any, records: Sequence[Record]) -> tuple[Run, bool]:
     """Put as many of ``records`` as fit into the batch that is open for ``partition``, or else into a new one.
 
@@ -160,10 +222,12 @@ def append(kafka: Any, partition: Any, records: Sequence[Record]) -> tuple[Run, 
     return run, opened
 
 
-def append_one(kafka: Any, partition: Any, record: Record, *, open_new: bool) -> FutureRecordMetadata | None:
+def append_one(
+    kafka: Any, partition: Any, record: Record, unfinished: set[Any], *, open_new: bool
+) -> FutureRecordMetadata | None:
     """``append`` for one record, with kafka-python's future of its metadata; None where it would need a new batch.
 
-    Raises IllegalStateError once the producer is closed.
+    The future is in ``unfinished`` until it is done. Raises IllegalStateError once the producer is closed.
     """
     accumulator = kafka._accumulator
     records = (record,)
@@ -179,16 +243,7 @@ def append_one(kafka: Any, partition: Any, record: Record, *, open_new: bool) ->
             at = _extend(batch, records)
         assert batch is not None
         assert at is not None
-        key, value, headers, timestamp = record
-        future = FutureRecordMetadata(
-            batch.produce_future,
-            at[0],
-            timestamp,
-            None,
-            -1 if key is None else len(key),
-            -1 if value is None else len(value),
-            headers_size(headers),
-        )
+        future = _RecordFuture(batch, at[0], record, unfinished)
         batch._record_futures.append(future)
         wake = opened or batch.records.is_full()
     if wake:
@@ -225,7 +280,7 @@ def _batches(accumulator: Any, partition: Any) -> Any:
 def _open(accumulator: Any, partition: Any, batches: Any) -> Any:
     config = accumulator.config
     builder = MemoryRecordsBuilder(config["message_version"], config["compression_attrs"], config["batch_size"])
-    batch = ProducerBatch(partition, builder)
+    batch = _Batch(partition, builder)
     batches.append(batch)
     accumulator._incomplete.add(batch)
     return batch

@@ -16,6 +16,7 @@ from kafka.producer import kafka as producer
 from kafka.structs import TopicPartition
 
 from pooledkafka._records import Record
+from pooledkafka._wire.futures import keep
 from pooledkafka._wire.runs import Run, append, append_one, failed
 
 __all__ = ["TopicSender"]
@@ -77,8 +78,11 @@ class TopicSender:
     are, and to which one a key belongs. A record is encoded in a third of the time.
     """
 
-    def __init__(self, kafka: Any, topic: str, key_serializer: Any, value_serializer: Any) -> None:
+    def __init__(
+        self, kafka: Any, topic: str, key_serializer: Any, value_serializer: Any, unfinished: set[Any]
+    ) -> None:
         self._kafka = kafka
+        self._unfinished = unfinished  # the handle's
         self._topic = topic
         self._of_handle = (key_serializer, value_serializer)
         self._for_keys = [s for s in (key_serializer, kafka.config["key_serializer"]) if s is not None]
@@ -96,14 +100,9 @@ class TopicSender:
         """Send one record; returns kafka-python's future of its metadata. Raises what ``KafkaProducer.send`` raises."""
         kafka = self._kafka
         if _is_instrumented():
-            return kafka.send(
-                self._topic,
-                value=self._serialized(self._of_handle[1:], headers, value),
-                key=self._serialized(self._of_handle[:1], headers, key),
-                headers=headers,
-                partition=partition,
-                timestamp_ms=timestamp_ms,
-            )
+            future = self._sent_by_kafka_python(value, key, headers, partition, timestamp_ms)
+            keep(self._unfinished, future)
+            return future
         if kafka._closed:
             raise IllegalStateError("KafkaProducer already closed!")
         record = self._read(value, key, headers, int(time.time() * 1000) if timestamp_ms is None else timestamp_ms)
@@ -173,11 +172,23 @@ class TopicSender:
         parts: list[Any] = []
         for position, message in enumerate(messages):
             try:
-                future = self.send(**{field: message.get(field) for field in _FIELDS})
+                future = self._sent_by_kafka_python(**{field: message.get(field) for field in _FIELDS})
             except Exception as error:
                 return parts, error
             parts.append(_Single(future, position))
         return parts, None
+
+    def _sent_by_kafka_python(
+        self, value: Any, key: Any, headers: Any, partition: int | None, timestamp_ms: int | None
+    ) -> Any:
+        return self._kafka.send(
+            self._topic,
+            value=self._serialized(self._of_handle[1:], headers, value),
+            key=self._serialized(self._of_handle[:1], headers, key),
+            headers=headers,
+            partition=partition,
+            timestamp_ms=timestamp_ms,
+        )
 
     def _enqueue(self, known: _Partitions, partition: int | None, queue: _Queue, runs: list[Run]) -> None:
         at = 0
@@ -193,7 +204,7 @@ class TopicSender:
                 self._partitioner.on_new_batch(self._topic, self._kafka._metadata, chosen)
 
     def _append(self, known: _Partitions, partition: int, record: Record, *, open_new: bool) -> Any:
-        return append_one(self._kafka, self._joined(known, partition), record, open_new=open_new)
+        return append_one(self._kafka, self._joined(known, partition), record, self._unfinished, open_new=open_new)
 
     def _joined(self, known: _Partitions, partition: int) -> TopicPartition:
         """The partition, which belongs to the transaction now, where there is one."""

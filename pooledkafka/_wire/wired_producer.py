@@ -152,9 +152,12 @@ class WiredProducer:
         """Whether this is the thread that delivers the records, and calls back for them."""
         return threading.current_thread() is self.kafka._sender
 
-    def to(self, topic: str, key_serializer: Any, value_serializer: Any) -> TopicSender:
-        """What sends to ``topic``; serializers that are not None are applied before those of the KafkaProducer."""
-        return TopicSender(self.kafka, topic, key_serializer, value_serializer)
+    def to(self, topic: str, key_serializer: Any, value_serializer: Any, unfinished: set[Any]) -> TopicSender:
+        """What sends to ``topic``; serializers that are not None are applied before those of the KafkaProducer.
+
+        The futures of what is sent one by one are in ``unfinished`` until they are done.
+        """
+        return TopicSender(self.kafka, topic, key_serializer, value_serializer, unfinished)
 
     def flush(self, futures: Collection[Any], timeout_ms: float | None = None) -> None:
         """Send what is buffered now and wait until the records of ``futures`` are acknowledged or have failed.
@@ -228,7 +231,8 @@ class WiredProducer:
 
     def check_login(self) -> None:
         """Raise where a broker does not let the pool in any more, and records for it would only wait."""
-        if (refused := self._engine.refusals.of(Lane.PRODUCE)) is not None:
+        refusals = self._engine.refusals
+        if refusals and (refused := refusals.of(Lane.PRODUCE)) is not None:
             raise refused
 
     def undelivered(self) -> Counter[str]:

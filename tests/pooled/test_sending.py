@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from kafka import KafkaProducer
-from kafka.errors import InvalidTopicError, MessageSizeTooLargeError
+from kafka.errors import InvalidTopicError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from kafka.partitioner import Partitioner, StickyPartitioner
 from kafka.serializer import Serializer
 
-from pooledkafka import ConnectionPool, Consumer, Kafka
-from pooledkafka.testing import EmbeddedKafka
+from pooledkafka import ConnectionPool, Consumer, Kafka, PoolTimeoutError
+from pooledkafka.testing import EmbeddedKafka, Error
 from tests.pooled.reading import Reader
 from tests.pooled.waiting import TIMEOUT_S, until
 
@@ -88,6 +88,53 @@ def test_whoever_watches_kafka_pythons_send_sees_what_is_sent(
     producer.send("orders", "after", key="k").get(TIMEOUT_S)
     assert len(seen) == 3
     reader("orders").gets([b"before", b"watched", b"many", b"more", b"after"])
+
+
+def test_records_share_a_batch_whoever_opened_it(
+    kafka: Kafka, pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = kafka.producer(connection_pool=pool, linger_ms=60_000)
+    producer.partitions_for("orders")
+    send = KafkaProducer.send
+
+    def watched(self: Any, topic: str, **kwargs: Any) -> Any:
+        return send(self, topic, **kwargs)
+
+    futures = []
+    for number, partition in enumerate((0, 0, 1, 1)):
+        with monkeypatch.context() as patch:
+            if number in (0, 3):  # kafka-python opens the first batch, and adds to the second
+                patch.setattr(KafkaProducer, "send", watched)
+            futures.append(producer.send("orders", b"%d" % number, partition=partition))
+    assert not any(future.is_done for future in futures)
+    producer.flush(TIMEOUT_S)
+    assert [(future.value.partition, future.value.offset) for future in futures] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_each_record_hears_what_became_of_it_once(cluster: EmbeddedKafka, kafka: Kafka, pool: ConnectionPool) -> None:
+    heard: list[Any] = []
+    for error in (None, TopicAuthorizationFailedError):
+        producer = kafka.producer(connection_pool=pool, linger_ms=60_000, enable_idempotence=False)
+        faults = [cluster.intercept("Produce", Error(error))] if error else []
+        for _ in range(3):
+            future = producer.send("orders", b"v", partition=0)
+            future.add_callback(lambda metadata: heard.append(metadata.offset))
+            future.add_errback(lambda failed: heard.append(type(failed)))
+        producer.flush(TIMEOUT_S)
+        assert not producer._unfinished
+        for fault in faults:
+            fault.remove()
+    assert heard == [0, 1, 2] + [TopicAuthorizationFailedError] * 3
+
+
+def test_what_records_are_given_up_with_reaches_each(kafka: Kafka, pool: ConnectionPool) -> None:
+    producer = kafka.producer(connection_pool=pool, linger_ms=60_000)
+    futures = [producer.send("orders", b"v", partition=0) for _ in range(3)]
+    with pytest.raises(PoolTimeoutError, match="3 of orders"):
+        pool.disconnect(timeout_ms=0)
+    until(lambda: all(future.is_done for future in futures))
+    assert all(future.failed() for future in futures)
+    assert not producer._unfinished
 
 
 class Name(str):
