@@ -37,32 +37,9 @@ class _Selector(selectors.DefaultSelector):
     That takes two system calls for its addresses, and is done twice, for an error that nobody reads.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._known: dict[int, selectors.SelectorKey] = {}  # by file descriptor; the I/O thread's
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        key = super().register(fileobj, events, data)
-        self._known[key.fd] = key
-        return key
-
-    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        key = super().modify(fileobj, events, data)
-        self._known[key.fd] = key
-        return key
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        key = super().unregister(fileobj)
-        self._known.pop(key.fd, None)
-        return key
-
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
         fd = fileobj.fileno()
-        if fd < 0:
-            return super().get_key(fileobj)  # which finds one that was closed meanwhile
-        if fd not in self._known:
-            raise KeyError(fd)
-        return self._known[fd]
+        return super().get_key(fileobj if fd < 0 else fd)  # one that was closed is found by itself
 
 
 class Loop(NetworkSelector):  # type: ignore[misc]

@@ -186,7 +186,6 @@ class _RecordFuture(FutureRecordMetadata):  # type: ignore[misc]
             headers_size(headers) if headers else -1,
         )
         self._unfinished = unfinished
-        unfinished.add(self)
         if type(batch) is not _Batch:  # one that kafka-python has opened, or split
             self._produce_future._add_cb_eb(self._produce_success, self.failure)
 
@@ -244,7 +243,10 @@ def append_one(
         assert batch is not None
         assert at is not None
         future = _RecordFuture(batch, at[0], record, unfinished)
+        # In this order: an exception of a signal handler in between leaves a future that nobody waits for, and not one
+        # that is waited for and never told. Under the lock, since the batch cannot be done meanwhile.
         batch._record_futures.append(future)
+        unfinished.add(future)
         wake = opened or batch.records.is_full()
     if wake:
         kafka._sender.wakeup()
