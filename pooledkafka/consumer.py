@@ -41,7 +41,7 @@ class _Use:
 
     def __enter__(self) -> WiredConsumer:
         consumer = self._consumer
-        self._taken = consumer._take()
+        consumer._take(self)
         if self._taken is None and consumer._wired is not None:
             return consumer._wired  # a listener that is called while the consumer closes may still commit
         try:
@@ -54,6 +54,12 @@ class _Use:
         if self._taken is not None:
             self._consumer._user = None
             self._taken.release()
+            self._taken = None
+
+    def __del__(self) -> None:
+        """Where an exception of a signal handler came before ``__exit__``, or into it: with its traceback this goes."""
+        with suppress(RuntimeError):  # it was released, and that not noted
+            self.__exit__()
 
 
 class Consumer(PooledClient):
@@ -215,15 +221,15 @@ class Consumer(PooledClient):
     def _using(self) -> _Use:
         return _Use(self)
 
-    def _take(self) -> threading.RLock | None:
-        """Let this thread be the one that uses the consumer; None where it is already.
+    def _take(self, call: _Use) -> None:
+        """Let this thread be the one that uses the consumer, for the time of ``call``, unless it is already.
 
         So it is in a callback within a call, or in a listener that a call waits for.
         """
         notice_fork()
         me = threading.get_ident()
         if me in (self._user, self._listening.thread):
-            return None
+            return
         if self._wired is None:
             self._connect_pool()
         use = self._use
@@ -234,8 +240,8 @@ class Consumer(PooledClient):
                 "the consumer is being used by another thread. A consumer is for one thread at a time: give each "
                 "thread its own (they share the pool's connections), or use a lock around all its calls."
             )
+        call._taken = use
         self._user = me
-        return use
 
     def _opened(self) -> WiredConsumer:
         if self._closed or self._forked:

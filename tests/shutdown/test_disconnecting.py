@@ -298,7 +298,9 @@ def test_from_a_listener_on_the_io_thread_it_is_refused(pool: ConnectionPool, en
     bounded(consumer.close, WITHIN_S, "close")
 
 
-def test_from_a_callback_on_the_io_thread_it_is_refused(kafka: Kafka, pool: ConnectionPool) -> None:
+def test_from_a_callback_on_the_io_thread_it_is_refused(
+    cluster: EmbeddedKafka, kafka: Kafka, pool: ConnectionPool
+) -> None:
     producer, consumer = Producer(connection_pool=pool), Consumer(connection_pool=pool)
     admin = kafka.admin(connection_pool=pool)
     producer.send("orders", b"one").get(timeout=10)
@@ -317,7 +319,8 @@ def test_from_a_callback_on_the_io_thread_it_is_refused(kafka: Kafka, pool: Conn
         done.set()
 
     request = MetadataRequest(topics=[], allow_auto_topic_creation=False)
-    pool.client.send(1, request).add_both(callback)
+    with cluster.intercept("Metadata", Hold()):  # answered before, it would call back on this thread
+        pool.client.send(1, request).add_both(callback)
     assert done.wait(WITHIN_S)
     assert sorted(refused) == [
         "Admin.close",
