@@ -40,10 +40,24 @@ class _Use:
         self._taken: threading.RLock | None = None  # a process that is forked within the call has another
 
     def __enter__(self) -> WiredConsumer:
-        consumer = self._consumer
-        consumer._take(self)
-        if self._taken is None and consumer._wired is not None:
-            return consumer._wired  # a listener that is called while the consumer closes may still commit
+        notice_fork()
+        consumer, me = self._consumer, threading.get_ident()
+        # From a callback within a call of the same thread, or from a listener that it waits for.
+        if me in (consumer._user, consumer._listening.thread):
+            # A listener that is called while the consumer closes may still commit.
+            return consumer._wired if consumer._wired is not None else consumer._opened()
+        if consumer._wired is None:
+            consumer._connect_pool()
+        use = consumer._use
+        if not use.acquire(blocking=False):
+            if consumer._ending:
+                raise PoolClosedError("the consumer is being closed, or its pool disconnected, by another thread")
+            raise ConcurrentUseError(
+                "the consumer is being used by another thread. A consumer is for one thread at a time: give each "
+                "thread its own (they share the pool's connections), or use a lock around all its calls."
+            )
+        self._taken = use
+        consumer._user = me
         try:
             return consumer._opened()
         except BaseException:
@@ -220,28 +234,6 @@ class Consumer(PooledClient):
 
     def _using(self) -> _Use:
         return _Use(self)
-
-    def _take(self, call: _Use) -> None:
-        """Let this thread be the one that uses the consumer, for the time of ``call``, unless it is already.
-
-        So it is in a callback within a call, or in a listener that a call waits for.
-        """
-        notice_fork()
-        me = threading.get_ident()
-        if me in (self._user, self._listening.thread):
-            return
-        if self._wired is None:
-            self._connect_pool()
-        use = self._use
-        if not use.acquire(blocking=False):
-            if self._ending:
-                raise PoolClosedError("the consumer is being closed, or its pool disconnected, by another thread")
-            raise ConcurrentUseError(
-                "the consumer is being used by another thread. A consumer is for one thread at a time: give each "
-                "thread its own (they share the pool's connections), or use a lock around all its calls."
-            )
-        call._taken = use
-        self._user = me
 
     def _opened(self) -> WiredConsumer:
         if self._closed or self._forked:

@@ -1,4 +1,4 @@
-"""kafka-python's futures: of what could not even be begun, and of records in a forked process."""
+"""kafka-python's futures: of what could not even be begun, of what is not done yet, and of records in a fork."""
 
 from __future__ import annotations
 

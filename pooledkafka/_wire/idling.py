@@ -21,7 +21,8 @@ class Idling:
     kafka-python's pass asks the event loop for the coordinator, for fetches and for a wait, a round trip between
     threads each, and while a heartbeat is due it does not wait at all: fifty idle consumers keep a third of a core
     busy. Here a poll looks once; what it saw holds until it is *stirred*: by an answer to one of its requests, new
-    metadata, an interrupt, or a call of its user. Heartbeats go on by themselves, on the event loop.
+    metadata, an interrupt, or a call of its user. Heartbeats go on by themselves, on the event loop, and stir only
+    where they bring news.
 
     For the polling thread, but for ``stir``.
 

@@ -234,9 +234,6 @@ class Refusals:
         self._manager = manager
         self._by_broker: dict[int, tuple[Refusal, float]] = {}  # replaced, never changed
 
-    def __bool__(self) -> bool:
-        return bool(self._by_broker)
-
     def add(self, node_id: int, refusal: Refusal) -> bool:
         """Remember a failed connection, where it is a refusal; whether it is."""
         if refusal.kind not in _FINAL:

@@ -150,22 +150,15 @@ class _Batch(ProducerBatch):  # type: ignore[misc]
 
     def __init__(self, partition: Any, records: Any) -> None:
         super().__init__(partition, records)
-        self.produce_future._add_cb_eb(self._tell, self._fail)
+        self.produce_future.add_callback(self._tell)  # which is told of errors as well, in the result
 
     def _tell(self, result: Any) -> None:
-        for future in self._singles():
-            future._produce_success(result)
-
-    def _fail(self, error: BaseException) -> None:
-        for future in self._singles():
-            future.failure(error)
-
-    def _singles(self) -> list[_RecordFuture]:
         # Nothing is added any more: a batch is closed before it is sent, or given up. Of one that was split, the
         # records have others to wait for, and it is never done itself.
         futures = self._record_futures
-        entries = futures._entries if isinstance(futures, _RecordFutures) else futures
-        return [each for each in entries if type(each) is _RecordFuture]
+        for future in futures._entries if isinstance(futures, _RecordFutures) else futures:
+            if type(future) is _RecordFuture:
+                future._produce_success(result)
 
 
 class _RecordFuture(FutureRecordMetadata):  # type: ignore[misc]
@@ -183,7 +176,7 @@ class _RecordFuture(FutureRecordMetadata):  # type: ignore[misc]
             None,  # checksum
             -1 if key is None else len(key),
             -1 if value is None else len(value),
-            headers_size(headers) if headers else -1,
+            headers_size(headers),
         )
         self._unfinished = unfinished
         if type(batch) is not _Batch:  # one that kafka-python has opened, or split

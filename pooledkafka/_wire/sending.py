@@ -82,7 +82,7 @@ class TopicSender:
         self, kafka: Any, topic: str, key_serializer: Any, value_serializer: Any, unfinished: set[Any]
     ) -> None:
         self._kafka = kafka
-        self._unfinished = unfinished  # the handle's
+        self._unfinished = unfinished  # and not its handle, which a record that waits need not keep alive
         self._topic = topic
         self._of_handle = (key_serializer, value_serializer)
         self._for_keys = [s for s in (key_serializer, kafka.config["key_serializer"]) if s is not None]

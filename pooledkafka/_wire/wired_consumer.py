@@ -159,9 +159,12 @@ class WiredConsumer:
         # they need no pass, nor what leads to one.
         until = time.monotonic() + timeout_ms / 1000
         if timeout_ms >= 0 and (max_records is None or (type(max_records) is int and max_records > 0)):
-            if not self._engine.refusals and self._idling.doze(until):
-                return {}
             most = self.kafka.config["max_poll_records"] if max_records is None else max_records
+            if self._idling.idle and self._engine.refusals.of(Lane.CONTROL) is None:
+                if self._idling.doze(until):
+                    return {}
+                if records := self._brought(most):
+                    return records
             if self._idling.has_records() and (records := self._idling.fetch_records(most, timeout_ms=0)[0]):
                 return records
         while max_records is None and self._idling.idle and (left_s := until - time.monotonic()) > 0:

@@ -231,8 +231,7 @@ class WiredProducer:
 
     def check_login(self) -> None:
         """Raise where a broker does not let the pool in any more, and records for it would only wait."""
-        refusals = self._engine.refusals
-        if refusals and (refused := refusals.of(Lane.PRODUCE)) is not None:
+        if (refused := self._engine.refusals.of(Lane.PRODUCE)) is not None:
             raise refused
 
     def undelivered(self) -> Counter[str]:

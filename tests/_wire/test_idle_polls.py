@@ -83,6 +83,18 @@ def test_a_record_ends_an_idle_poll(reading: Reading, log: Log) -> None:
     assert reading.passes == 0, "what the wait has brought is handed over first"
 
 
+def test_a_record_ends_a_short_idle_poll_that_is_none_of_kafka_pythons(
+    reading: Reading, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading.come_to_rest()
+    monkeypatch.setattr(reading.kafka, "poll", None)
+    reading.idling._stirred = stirred = NoticedEvent()
+    poll = Call(lambda: reading.poll(2_000))  # it ends before the next look is due
+    assert stirred.waited_for.wait(5)
+    log.append(0, count=2)
+    assert poll.ended().value == {ORDERS: [0, 1]}
+
+
 def test_records_that_are_there_are_taken_without_a_pass(reading: Reading, log: Log) -> None:
     reading.come_to_rest()
     log.append(0, count=5)
