@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -301,6 +302,30 @@ def test_a_listener_that_a_call_waits_for_may_use_the_consumer(consumer: Consume
     with pytest.raises(ConcurrentUseError):
         consumer.seek(ORDERS, 5)
     poller.end()
+
+
+def test_after_a_call_that_was_interrupted_before_it_let_go_another_thread_may_use_it(
+    consumer: Consumer, made: list[FakeWired], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler's exception may come right before ``__exit__`` does anything."""
+    let_go = consumer_module._Use.__exit__
+    interrupts = iter([KeyboardInterrupt])
+
+    def interrupted(use: Any, *why: object) -> None:
+        if use._taken is not None:
+            for interrupt in interrupts:
+                raise interrupt
+        let_go(use, *why)
+
+    monkeypatch.setattr(consumer_module._Use, "__exit__", interrupted)
+    try:
+        consumer.assignment()
+    except KeyboardInterrupt:
+        pass
+    else:
+        pytest.fail("it was not interrupted")
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(consumer.assignment).result(5) == set()
 
 
 def test_after_a_call_that_failed_another_thread_may_use_it(consumer: Consumer, made: list[FakeWired]) -> None:

@@ -156,9 +156,16 @@ class _Batch(ProducerBatch):  # type: ignore[misc]
         # Nothing is added any more: a batch is closed before it is sent, or given up. Of one that was split, the
         # records have others to wait for, and it is never done itself.
         futures = self._record_futures
+        raised: Exception | None = None
         for future in futures._entries if isinstance(futures, _RecordFutures) else futures:
             if type(future) is _RecordFuture:
-                future._produce_success(result)
+                try:
+                    future._produce_success(result)
+                except Exception as error:  # a callback's, where Future.error_on_callbacks is set: the others hear too
+                    if raised is None:
+                        raised = error
+        if raised is not None:
+            raise raised
 
 
 class _RecordFuture(FutureRecordMetadata):  # type: ignore[misc]
