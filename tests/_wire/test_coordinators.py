@@ -78,23 +78,76 @@ def test_all_who_ask_in_one_round_are_told_by_one_request() -> None:
     assert broker.sent[0][0].key == "a"
 
 
-def test_who_comes_later_waits_for_the_next_request_and_that_for_a_pause() -> None:
+def test_a_group_is_asked_for_again_after_a_pause() -> None:
     broker, coordinators = new()
     coordinators.find("a", 1_000)
     broker.run()
     broker.answer("a")
-    later = [coordinators.find(group, 1_000) for group in "ab"]
+    again = coordinators.find("a", 1_000)
     broker.run()
     assert broker.keys() == [["a"]]
     broker.pause_is_over()
-    assert broker.keys() == [["a"], ["a", "b"]]
-    broker.answer("a", "b")
-    assert all(future.succeeded() for future in later)
+    assert broker.keys() == [["a"], ["a"]]
+    broker.answer("a")
+    assert again.succeeded()
     broker.pause_is_over()
     assert not broker.later, "nobody wants to know any more"
-    coordinators.find("c", 1_000)
+    coordinators.find("a", 1_000)
     broker.run()
-    assert broker.keys()[2:] == [["c"]], "at once"
+    assert broker.keys()[2:] == [["a"]], "at once"
+
+
+def test_who_asks_for_the_first_time_waits_for_the_answer_that_is_on_its_way_and_for_no_pause() -> None:
+    broker, coordinators = new()
+    coordinators.find("a", 1_000)
+    broker.run()
+    for group in "bac":
+        coordinators.find(group, 1_000)
+    broker.run()
+    assert broker.keys() == [["a"]]
+    broker.answer("a")
+    broker.run()
+    assert broker.keys() == [["a"], ["b", "c"]], "but not for the first one again so soon"
+    broker.answer("b", "c")
+    broker.run()
+    for group in "bd":
+        coordinators.find(group, 1_000)
+    broker.run()
+    assert broker.keys()[2:] == [["d"]]
+    broker.answer("d")
+    broker.run()
+    broker.pause_is_over()
+    assert broker.keys()[3:] == [["a", "b"]]
+
+
+def test_however_many_come_one_after_another_few_requests_are_sent() -> None:
+    broker, coordinators = new()
+    for _ in range(2):
+        for group in range(200):
+            coordinators.find(str(group), 1_000)
+            broker.run()
+        broker.answer(*map(str, range(200)))
+        broker.run()
+    assert list(map(len, broker.keys())) == [1, 199]
+    broker.pause_is_over()
+    assert list(map(len, broker.keys())) == [1, 199, 200]
+
+
+def test_who_has_not_asked_for_long_is_new_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("pooledkafka._wire.coordinators.time.monotonic", lambda: now)
+    broker, coordinators = new()
+    coordinators.find("a", 1_000)
+    broker.run()
+    broker.answer("a")
+    now += 1.1
+    broker.pause_is_over()
+    coordinators.find("b", 1_000)
+    broker.run()
+    broker.answer("b")
+    coordinators.find("a", 1_000)
+    broker.run()
+    assert broker.keys() == [["a"], ["b"], ["a"]]
 
 
 def test_a_request_that_is_not_answered_keeps_nobody_from_asking() -> None:
