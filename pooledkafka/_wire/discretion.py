@@ -39,8 +39,8 @@ def be_discreet(connection: Any) -> None:
     """Drop the debug records of ``connection`` with passwords, tokens, and what a password could be guessed from.
 
     kafka-python logs each request and answer, in words and in bytes. While a connection logs in nothing else is on its
-    way there, so nothing else is missing from the log. What waits to be written because the connection is paused is
-    logged when it is written; therefore it is what is written that counts, not who asks for it.
+    way there, so nothing else is missing from the log for that. What waits to be written because the connection is
+    paused is logged when it is written; therefore it is what is written that counts, not who asks for it.
     """
     send, receive = connection._send_request, connection.data_received
     held = _Held()

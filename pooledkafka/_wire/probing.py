@@ -36,6 +36,7 @@ from kafka.protocol.sasl import SaslHandshakeRequest
 from pooledkafka._wire.discretion import be_discreet
 from pooledkafka._wire.last_words import hear_last_words
 from pooledkafka._wire.loop import Loop
+from pooledkafka._wire.receiving import receive_in_bulk
 from pooledkafka._wire.refusals import Refusal, refusal_of
 from pooledkafka._wire.tls import check_tls, connected_socket, is_secure, transport_over
 
@@ -173,6 +174,7 @@ class Probe:
         async def step(until: float) -> str:
             sock, self._socket = self._socket, None
             transport = await transport_over(sock, self._net, self._node, self._options, until)
+            receive_in_bulk(transport)
             hear_last_words(transport)
             self._connection = KafkaConnection(self._net, node_id="probe", **self._options)
             be_discreet(self._connection)

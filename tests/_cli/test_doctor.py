@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -273,6 +275,34 @@ def test_a_port_that_does_not_answer(command: Command) -> None:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         step = failed(command("doctor", address, "--timeout", "0.2", "--json"))
     says(step, "API versions", "did not answer within 0.2 s", "is a Kafka broker")
+
+
+def test_a_server_that_is_no_broker_over_tls(command: Command, authority: Authority) -> None:
+    """What it says is found out from it, and not by waiting."""
+    context = server_context(authority.issue("127.0.0.1"))
+
+    def refuse(listener: socket.socket) -> None:
+        while True:
+            try:
+                with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+                    connection.recv(1_000)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    connection.recv(1)  # until the other end has had enough
+            except ssl.SSLError:
+                pass
+            except OSError:
+                return
+
+    with socket.create_server(("127.0.0.1", 0)) as web:
+        thread = threading.Thread(target=refuse, args=(web,), daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{web.getsockname()[1]}"
+        secured = ("--security-protocol", "SSL", "--ssl-cafile", authority.cafile)
+        step = failed(command("doctor", address, *secured, "--timeout", "60", "--json"))
+        web.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+    assert step["step"] == "API versions"
+    assert step["ms"] < 30_000
 
 
 @pytest.mark.parametrize(

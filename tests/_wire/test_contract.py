@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import inspect
 import io
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import kafka
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
+from kafka.consumer import fetcher as fetcher_module
 from kafka.consumer.fetcher import Fetcher
 from kafka.consumer.subscription_state import OffsetResetStrategy, SubscriptionState, TopicPartitionState
 from kafka.coordinator.base import BaseCoordinator
@@ -39,14 +38,17 @@ from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.producer import producer_batch
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
 from kafka.producer.transaction_manager import TransactionManager, TransactionState, TxnRequestHandler
 from kafka.protocol.consumer import HeartbeatRequest
+from kafka.protocol.frame import KafkaBytes
 from kafka.protocol.metadata import MetadataResponse
 from kafka.protocol.parser import KafkaProtocol
+from kafka.record import MemoryRecords
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from kafka.util import Timer
 
@@ -1042,6 +1044,37 @@ def test_a_batch_says_how_many_records_it_has_and_when_it_is_done() -> None:
     says(KafkaProducer.close, "self._sender.join(timeout)", where="wired_producer.WiredProducer.close")
 
 
+def test_a_batch_tells_what_became_of_it_by_one_result_when_nothing_is_added_any_more() -> None:
+    where = "runs._Batch and runs._RecordFuture"
+    args = "(batch_index, timestamp_ms, checksum, serialized_key_size, serialized_value_size, serialized_header_size)"
+    says(
+        FutureRecordMetadata.__init__,
+        f"self.args = {args}",
+        "produce_future._add_cb_eb(self._produce_success, self.failure)",
+        where=where,
+    )
+    says(FutureRecordMetadata._produce_success, "if record_exceptions_fn is not None:", where=where)
+    says(
+        FutureRecordMetadata.rebind,
+        "self._produce_future = new_produce_future",
+        "old_produce_future._latch.set()",
+        where=where,
+    )
+    for told in (ProducerBatch.abort, ProducerBatch.done):
+        says(told, "self._complete_future(", where=where)
+    says(
+        ProducerBatch._complete_future,
+        "self.produce_future.success((base_offset, timestamp_ms, record_exceptions_fn))",
+        where=where,
+    )
+    assert "produce_future.failure" not in inspect.getsource(producer_batch), where
+    for given_up in (RecordAccumulator.abort_batches, RecordAccumulator.abort_undrained_batches):
+        text = source(given_up)
+        assert text.index("batch.records.close()") < text.index("batch.abort(error)"), where
+    says(RecordAccumulator.split_and_reenqueue, "original_future.rebind(current_batch.produce_future,", where=where)
+    assert "batch.complete" not in source(RecordAccumulator.split_and_reenqueue), f"{where}: it is never done itself"
+
+
 # -- ending without a close --------------------------------------------------------------------------------------------
 
 
@@ -1117,17 +1150,41 @@ def test_where_to_start_is_a_strategy_of_the_subscription() -> None:
         assert SubscriptionState(name)._default_offset_reset_strategy == strategy, "see WiredConsumer.subscribe"
 
 
-def test_a_transport_receives_through_one_method_and_may_have_both_data_and_the_end() -> None:
-    assert "self._sock_recv()" in inspect.getsource(KafkaTCPTransport._read_from_sock), (
-        "SharedManager puts another _sock_recv in its place, and hears the last words of a connection through it"
+def test_a_transport_receives_through_one_method() -> None:
+    says(
+        KafkaTCPTransport._read_from_sock,
+        "recvd_data, err = self._sock_recv() if err: return self.abort(error=err)",
+        where="receiving.receive_in_bulk, which puts another _sock_recv in its place",
     )
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.sendall(b"last words")
-        theirs.shutdown(socket.SHUT_WR)
-        data, error = KafkaTCPTransport._sock_recv(SimpleNamespace(_sock=ours))
-    assert (data, type(error)) == (b"last words", KafkaConnectionError), "hear_last_words expects both at once"
+    says(KafkaTCPTransport.abort, "if not self._closed:", where="receiving: a transport that was closed meanwhile")
+
+
+def test_an_answer_is_received_into_a_frame_that_may_be_filled_from_outside() -> None:
+    where = "receiving.receive_in_bulk"
+    says(
+        KafkaProtocol.receive_bytes,
+        "self._rbuffer = KafkaBytes(nbytes) self._receiving = True",
+        "staged_bytes = self._rbuffer.tell() bytes_to_read = min(total_bytes - staged_bytes, n - i)",
+        where=where,
+    )
+    says(KafkaConnection.__init__, "self.parser = None", where=where)
+    says(KafkaConnection.connection_made, "self.parser = KafkaProtocol(", where=where)
+    frame = KafkaBytes(5)
+    frame.write(b"ab")
+    with memoryview(frame) as whole:
+        whole[2:] = b"cde"
+    frame.seek(1)
+    assert (frame.tell(), frame.read(2), frame.tell(), frame.read(), frame.tell()) == (1, b"bc", 3, b"de", 5), where
+
+
+def test_a_fetcher_hands_the_records_of_an_answer_over_and_may_find_them_empty() -> None:
+    where = "partition_records.SharedRecords"
+    says(Fetcher._parse_fetched_data, "records = MemoryRecords(completed_fetch.partition_data.records)", where=where)
+    says(Fetcher._parse_fetched_data, "if not records.has_next() and records.size_in_bytes() > 0:", where=where)
+    assert inspect.getsource(fetcher_module).count("partition_data.records") == 1, where
+    empty = MemoryRecords(b"")
+    assert not empty.has_next(), where
+    assert empty._buffer == b"", where
 
 
 def test_a_coordinator_keeps_the_futures_of_offset_fetches_by_their_partitions() -> None:
