@@ -17,6 +17,7 @@ from kafka.net.selector import NetworkSelector
 from pooledkafka._forking import belongs_to_parent
 from pooledkafka._locks import check_free
 from pooledkafka._wire.flag import Flag
+from pooledkafka._wire.turns import LoopSelector, Turn
 from pooledkafka.errors import PoolClosedError
 
 __all__ = ["Loop"]
@@ -29,17 +30,6 @@ _NOT_DONE = "the connection pool was disconnected before the call was done"
 
 class PoolDisconnectedError(PoolClosedError, RuntimeError):
     """What kafka-python raises RuntimeError for."""
-
-
-class _Selector(selectors.DefaultSelector):
-    """Says that nobody waits for a socket, which kafka-python asks before each wait, without describing the socket.
-
-    That takes two system calls for its addresses, and is done twice, for an error that nobody reads.
-    """
-
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        fd = fileobj.fileno()
-        return super().get_key(fileobj if fd < 0 else fd)  # one that was closed is found by itself
 
 
 class Loop(NetworkSelector):  # type: ignore[misc]
@@ -55,7 +45,7 @@ class Loop(NetworkSelector):  # type: ignore[misc]
         # being closed, is in no selector, but is inherited. Changed on the I/O thread; walked in a forked process.
         self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
         if config.get("selector", selectors.DefaultSelector) is selectors.DefaultSelector:
-            config["selector"] = _Selector
+            config["selector"] = LoopSelector
         super().__init__(**config)
 
     def run(self, coro: Any, *args: Any) -> Any:
@@ -129,6 +119,10 @@ class Loop(NetworkSelector):  # type: ignore[misc]
     def register_event(self, fileobj: Any, event: int, task: Any) -> None:
         self._sockets.add(fileobj)
         super().register_event(fileobj, event, task)
+
+    def turn(self) -> Turn:
+        """A place behind this loop, for one thread that is busy with records."""
+        return Turn(self._selector)
 
     def check_process(self) -> None:
         """Raise ForkedClientError in any other process than the one that made this."""

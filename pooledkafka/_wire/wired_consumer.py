@@ -27,6 +27,7 @@ from pooledkafka._wire.idling import Idling
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.listeners import Subscriber, off_the_io_thread
 from pooledkafka._wire.partition_records import PartitionRecords
+from pooledkafka._wire.turns import Turn
 from pooledkafka.errors import PoolClosedError, PoolError
 from pooledkafka.stats import ConsumerProgress
 
@@ -56,6 +57,7 @@ class WiredConsumer:
     """A ``KafkaConsumer`` on the pool's connections; ``kafka`` is for one thread at a time, as stock."""
 
     _idling: Idling
+    _turn: Turn
     _deserializing: Deserializing
 
     def __init__(self, engine: Engine, options: Mapping[str, Any]) -> None:
@@ -90,6 +92,7 @@ class WiredConsumer:
         self.kafka._fetcher.PartitionRecords = partial(PartitionRecords, engine.decoded, self._deserializing)
         self.kafka._fetcher.fetch_records = self._idling.fetch_records
         self._read = engine.tally.begin_reading(self.group)
+        self._turn = engine.net.turn()
         self._take: Callable[..., Any] = self.kafka._fetcher.fetched_records
         self.kafka._fetcher.fetched_records = self._taken
         self._pass: Callable[..., Any] = self.kafka._poll_once
@@ -97,6 +100,9 @@ class WiredConsumer:
 
     def _taken(self, max_records: int | None = None, update_offsets: bool = True) -> Any:
         """What the fetcher hands over; counted here where it is taken with that, and not one by one later."""
+        fetcher = self.kafka._fetcher
+        if fetcher._next_partition_records or fetcher._completed_fetches:
+            self._turn.give_way()
         found = self._take(max_records, update_offsets=update_offsets)
         if update_offsets:
             for partition, records in found[0].items():
