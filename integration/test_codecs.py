@@ -13,7 +13,7 @@ from kafka.structs import TopicPartition
 
 from integration.clients import eventually
 from pooledkafka import ConnectionPool, Consumer, Producer
-from pooledkafka._wire.partition_records import _Batch
+from pooledkafka._wire.record_batch import RecordBatch
 
 CODECS = {
     "gzip": DefaultRecordBatch.CODEC_GZIP,
@@ -55,13 +55,13 @@ def read(consumer: Any, count: int) -> Iterator[dict[str, Any]]:
 def codecs_read(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """Those of the batches that pooled consumers decode from now on."""
     found = set()
-    decode = _Batch.decode
+    decode = RecordBatch.decode
 
-    def noted(batch: Any) -> Any:
-        found.add(DefaultRecordBatch(memoryview(batch.data)[batch.at : batch.end]).compression_type)
-        return decode(batch)
+    def noted(batch: RecordBatch, data: bytes, at: int) -> None:
+        found.add(DefaultRecordBatch(memoryview(data)[at : at + batch.size]).compression_type)
+        decode(batch, data, at)
 
-    monkeypatch.setattr(_Batch, "decode", noted)
+    monkeypatch.setattr(RecordBatch, "decode", noted)
     return found
 
 

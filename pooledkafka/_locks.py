@@ -35,7 +35,7 @@ class LockName(Enum):
     STOP = 3, "Engine._stop_lock"
     POOL = 4, "ConnectionPool._lock"
     SENDERS = 4, "Senders._lock"
-    DECODING = 4, "DecodedBatches: a chunk's"
+    DECODING = 4, "DecodedBatches: a batch's"
     VIEWS = 5, "SharedCluster._views_lock"
     CLUSTER = 5, "SharedCluster._lock"
     LISTENERS = 5, "ClusterView._listeners_lock"

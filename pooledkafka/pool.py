@@ -107,7 +107,7 @@ class ConnectionPool:
             what ``pool.client`` is asked, and connects anew. More than 500, for which a fetch may wait for records.
             Everything else its clients ask has their own ``request_timeout_ms``. Default: 30000.
         fetch_buffer_bytes: how many bytes may be read ahead for all consumers together; one answer for each broker may
-            come on top. Default: 67108864 (64 MiB).
+            come on top, and half as much decoded where several groups read the same. Default: 67108864 (64 MiB).
         exit_timeout_ms: how many milliseconds the end of the interpreter may take to send what is buffered and to leave
             groups, where the pool was not disconnected; what is not delivered by then is logged. Default: 5000.
         options: kafka-python's connection and security options (``bootstrap_servers``, ``security_protocol``, ...),

@@ -37,7 +37,7 @@ class Multiplexer:
     Args:
         read_committed: the isolation level; readers then end at the last stable offset.
         read_ahead: bytes read ahead, and their bound, shared by the multiplexers of all brokers.
-        join: makes one answer of several that follow each other.
+        join: makes one answer of one or several that follow each other; of a partition with so many readers.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Multiplexer:
         *,
         read_committed: bool,
         read_ahead: ReadAhead,
-        join: Callable[[Sequence[PartitionAnswer]], PartitionAnswer],
+        join: Callable[[Sequence[PartitionAnswer], int], PartitionAnswer],
         limits: Limits | None = None,
     ) -> None:
         self._read_committed = read_committed
@@ -378,7 +378,10 @@ class Multiplexer:
         answers: Answers = dict(refused)
         for partition, chunks in taken.items():
             cursor = reader.places[partition].cursors[reader.number]
-            answers[partition] = chunks[0].answer if len(chunks) == 1 else self._join([c.answer for c in chunks])
+            readers = sum(len(stream.cursors) for stream in self._streams[partition])
+            answers[partition] = (
+                self._join([c.answer for c in chunks], readers) if len(chunks) > 1 or readers > 1 else chunks[0].answer
+            )
             cursor.offset = chunks[-1].next_offset
             cursor.told_high_watermark = answers[partition].high_watermark
             reader.looks_anew(partition)

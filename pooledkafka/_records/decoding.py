@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 __all__ = ["Columns", "UndecodableError", "decode", "headers_size"]
 
@@ -15,24 +14,20 @@ class UndecodableError(ValueError):
 
 @dataclass(slots=True)
 class Columns:
-    """What a batch's records are made of, field by field; sizes in bytes, -1 for what is not there."""
+    """What a batch's records are made of, field by field."""
 
-    offsets: list[int]
+    offsets: Sequence[int]
     timestamps: list[int]
-    keys: list[bytes | None]
+    keys: list[bytes | None] | None
+    """None where no record has one."""
     values: list[bytes | None]
     headers: list[tuple[tuple[str, bytes | None], ...]] | None
     """None where no record has any."""
-    key_sizes: list[int]
-    value_sizes: list[int]
-    header_sizes: list[int]
     size: int
     """Bytes of all records, without the varints that say how long each is."""
-    records: list[Any] | None = None
-    """What a consumer has made of them that others may have as it is; set by any thread, each to the same."""
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self.values)
 
 
 def decode(data: bytes, at: int, end: int, count: int, base_offset: int, base_timestamp: int) -> Columns:
@@ -42,13 +37,15 @@ def decode(data: bytes, at: int, end: int, count: int, base_offset: int, base_ti
 
     A varint of one or two bytes is decoded where it stands: a call for each would cost more than all the rest.
     """
+    # The first three are empty until a record differs from those in most batches: then they are what is filled.
     offsets: list[int] = []
-    timestamps: list[int] = []
     keys: list[bytes | None] = []
-    values: list[bytes | None] = []
     headers: list[tuple[tuple[str, bytes | None], ...]] = []
-    add_offset, add_timestamp, add_key, add_value = offsets.append, timestamps.append, keys.append, values.append
+    timestamps: list[int] = []
+    values: list[bytes | None] = []
+    add_timestamp, add_value = timestamps.append, values.append
     size = 0
+    earlier, timestamp = 0, base_timestamp
     try:
         for index in range(count):
             n = data[at]
@@ -63,7 +60,19 @@ def decode(data: bytes, at: int, end: int, count: int, base_offset: int, base_ti
             n >>= 1
             size += n
             following = at + n
-            at += 1  # attributes, of which there are none
+            n = data[at + 1]  # after the attributes, of which there are none
+            at += 2
+            if n > 127:
+                b = data[at]
+                at += 1
+                if b > 127:
+                    n, at = _varint(data, at - 2)
+                else:
+                    n += (b << 7) - 128
+            if n != earlier:  # else they may as well have the same object
+                earlier = n
+                timestamp = base_timestamp - (n >> 1) - 1 if n & 1 else base_timestamp + (n >> 1)
+            add_timestamp(timestamp)
             n = data[at]
             at += 1
             if n > 127:
@@ -73,22 +82,19 @@ def decode(data: bytes, at: int, end: int, count: int, base_offset: int, base_ti
                     n, at = _varint(data, at - 2)
                 else:
                     n += (b << 7) - 128
-            add_timestamp(base_timestamp - (n >> 1) - 1 if n & 1 else base_timestamp + (n >> 1))
-            n = data[at]
-            at += 1
-            if n > 127:
-                b = data[at]
-                at += 1
-                if b > 127:
-                    n, at = _varint(data, at - 2)
-                else:
-                    n += (b << 7) - 128
-            add_offset(base_offset + (n >> 1))
+            n >>= 1
+            if offsets:
+                offsets.append(base_offset + n)
+            elif n != index:
+                offsets = [*range(base_offset, base_offset + index), base_offset + n]
             n = data[at]
             at += 1
             if n == 1:
-                add_key(None)
+                if keys:
+                    keys.append(None)
             else:
+                if not keys:
+                    keys = [None] * index
                 if n > 127:
                     b = data[at]
                     at += 1
@@ -97,7 +103,7 @@ def decode(data: bytes, at: int, end: int, count: int, base_offset: int, base_ti
                     else:
                         n += (b << 7) - 128
                 n >>= 1
-                add_key(data[at : at + n])
+                keys.append(data[at : at + n])
                 at += n
             n = data[at]
             at += 1
@@ -130,15 +136,7 @@ def decode(data: bytes, at: int, end: int, count: int, base_offset: int, base_ti
     if at != end:
         raise UndecodableError(f"{count} records end at {at}, not at {end}")
     return Columns(
-        offsets,
-        timestamps,
-        keys,
-        values,
-        headers or None,
-        _sizes(keys),
-        _sizes(values),
-        [headers_size(each) for each in headers] if headers else [-1] * count,
-        size,
+        offsets or range(base_offset, base_offset + count), timestamps, keys or None, values, headers or None, size
     )
 
 
@@ -177,10 +175,6 @@ def _headers(data: bytes, at: int) -> tuple[tuple[tuple[str, bytes | None], ...]
             found.append((key, data[at : at + length]))
             at += length
     return tuple(found), at
-
-
-def _sizes(column: Sequence[bytes | None]) -> list[int]:
-    return [-1 if each is None else len(each) for each in column]
 
 
 def headers_size(headers: Iterable[tuple[str, bytes | None]]) -> int:

@@ -2,87 +2,119 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from itertools import count
 
 from pooledkafka._locks import LockName, new_lock
 from pooledkafka._records import Columns
+from pooledkafka._wire.record_batch import RecordBatch
 
 __all__ = ["DecodedBatches"]
 
-_RECORD_OVERHEAD = 500
-"""Bytes counted for a decoded record beside its size: its Python objects."""
+# Bytes counted for the objects that a batch and its records are made of, and made into, beside their own.
+_BATCH = 1_200
+_RECORD = 300
+_KEY = 50
+_HEADER = 150
 
 
-_HEADER_OVERHEAD = 150
+class _Place:
+    """Where a batch is kept."""
 
+    __slots__ = ("batch", "cost", "decoding", "left", "made_in")
 
-class _Chunk:
-    """What was decoded of the bytes of one answer."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data  # lives as long as this, so that no other bytes have its id()
-        # Guards batches; held while one is decoded, so that others wait for it.
-        self.decoding = new_lock(LockName.DECODING)
-        self.batches: dict[Hashable, Columns] = {}
-        self.cost = len(data)  # guarded by the lock of DecodedBatches
+    def __init__(self, readers: int) -> None:
+        self.decoding = new_lock(LockName.DECODING)  # held while it is decoded, so that others wait for it
+        self.batch: RecordBatch | None = None  # guarded by decoding; read without, since once set it stays
+        # How many are to come for it. To count down is one step, into which no other thread comes.
+        self.left = count(readers - 1, -1)
+        self.cost = 0  # guarded by the lock of DecodedBatches, as the next
+        self.made_in = 0
 
 
 class DecodedBatches:
-    """Keeps what was decoded last, up to about ``limit`` bytes. From any thread.
+    """Keeps what was decoded until all have had it, up to about ``limit`` bytes. From any thread.
 
-    Consumers of several groups that read the same records get them from the same answer of a broker: the first one
-    decodes a batch, the others find it here. With one consumer there is nobody to keep it for.
+    Consumers of several groups read the same batches, one soon after the other: the first one decodes a batch, the
+    others find it here. To keep it any longer would cost more than memory: the garbage collector looks at its records
+    again and again. What nobody comes for, because a consumer has paused, say, or left, goes with ``sweep``.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lock = new_lock(LockName.DECODED)  # guards all below
-        self._consumers = 0
-        self._chunks: OrderedDict[int, _Chunk] = OrderedDict()  # by id() of the bytes, the least recently used first
+        self._lock = new_lock(LockName.DECODED)  # guards all below; the I/O thread only tries to take it
+        self._places: dict[Hashable, _Place] = {}  # the oldest first; read without the lock, for which all would wait
         self._used = 0
+        self._sweeps = 0
 
-    def serve(self, consumers: int) -> None:
-        """There are so many consumers now; nothing is kept for the last."""
+    def find(self, key: Hashable) -> RecordBatch | None:
+        """The batch that ``key`` tells from all others, if it was decoded."""
+        place = self._places.get(key)
+        if place is None or place.batch is None:
+            return None
+        if next(place.left) <= 1:
+            with self._lock:
+                self._drop(key, place)
+        return place.batch
+
+    def batch(self, key: Hashable, readers: int, decode: Callable[[], RecordBatch]) -> RecordBatch:
+        """That batch as ``decode`` returns it, or has returned it to another one of so many ``readers``.
+
+        While another one decodes it, it waits for that.
+        """
+        place = _Place(readers)
         with self._lock:
-            self._consumers = consumers
-            if consumers < 2:
-                self._chunks.clear()
-                self._used = 0
+            place.made_in = self._sweeps
+            place = self._places.setdefault(key, place)
+        with place.decoding:
+            batch = place.batch
+            if batch is None:
+                try:
+                    batch = decode()
+                except BaseException:  # the next one tries again
+                    with self._lock:
+                        self._drop(key, place)
+                    raise
+                self._account_for(key, place, _cost(batch.columns))
+                place.batch = batch
+                return batch
+        return self.find(key) or batch
 
-    def columns(self, data: bytes, batch: Hashable, decode: Callable[[], Columns]) -> Columns:
-        """What ``decode`` makes of ``batch``, which lies in ``data``, or made of it for another consumer."""
-        chunk = self._chunk(data)
-        if chunk is None:
-            return decode()
-        with chunk.decoding:
-            columns = chunk.batches.get(batch)
-            if columns is None:
-                columns = chunk.batches[batch] = decode()  # where it raises, the next one tries again
-                self._account_for(chunk, columns)
-        return columns
+    def sweep(self, *, all_of_it: bool = False) -> None:
+        """Forget what was decoded before the sweep before this one; to be called now and then.
 
-    def _chunk(self, data: bytes) -> _Chunk | None:
-        key = id(data)
+        Does nothing this time where another thread is at it: the I/O thread must not wait for one that may wait for it.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._sweeps += 1
+            since = self._sweeps if all_of_it else self._sweeps - 1
+            for key, place in list(self._places.items()):
+                if place.made_in < since:
+                    self._drop(key, place)
+        finally:
+            self._lock.release()
+
+    def _account_for(self, key: Hashable, place: _Place, cost: int) -> None:
         with self._lock:
-            if self._consumers < 2:
-                return None
-            chunk = self._chunks.get(key)
-            if chunk is None:
-                chunk = self._chunks[key] = _Chunk(data)
-                self._used += chunk.cost
-            else:
-                self._chunks.move_to_end(key)
-            return chunk
-
-    def _account_for(self, chunk: _Chunk, columns: Columns) -> None:
-        cost = columns.size + _RECORD_OVERHEAD * len(columns.offsets)
-        if columns.headers:
-            cost += _HEADER_OVERHEAD * sum(map(len, columns.headers))
-        with self._lock:
-            if self._chunks.get(id(chunk.data)) is chunk:  # else it was dropped meanwhile
-                chunk.cost += cost
+            if self._places.get(key) is place:  # else it was forgotten meanwhile
+                place.cost = cost
                 self._used += cost
-                while self._used > self._limit and self._chunks:
-                    _, dropped = self._chunks.popitem(last=False)
-                    self._used -= dropped.cost
+                while self._used > self._limit and self._places:
+                    self._drop(*next(iter(self._places.items())))
+
+    def _drop(self, key: Hashable, place: _Place) -> None:
+        if self._places.get(key) is place:
+            del self._places[key]
+            # An interrupt may come before its cost is taken off: that is forgotten at the latest where all is gone.
+            self._used = self._used - place.cost if self._places else 0
+
+
+def _cost(columns: Columns) -> int:
+    cost = _BATCH + columns.size + _RECORD * len(columns)
+    if columns.keys:
+        cost += _KEY * len(columns)
+    if columns.headers:
+        cost += _HEADER * sum(map(len, columns.headers))
+    return cost

@@ -50,6 +50,8 @@ __all__ = ["Engine"]
 _log = get_logger("pooledkafka.connections")
 
 _LEASE_IDLE_S = 5.0
+_SWEEP_S = 5.0
+"""How long what was decoded is kept for those who have not come for it, at least."""
 """How long a leased connection is kept for the next join: longer than the pauses within one rebalance."""
 
 
@@ -117,6 +119,7 @@ class Engine:
         self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes, tally)
         self.coordinators = Coordinators(self.net, self.manager)
         self.decoded = DecodedBatches(fetch_buffer_bytes // 2)
+        self._sweeping = Later(self.net, _SWEEP_S, self._sweep)
         self._refresher = MetadataRefresher(self.manager.cluster, self.manager.config["metadata_max_age_ms"], self.name)
         self.commits = Commits(self.net, self.manager, self._start_leased)
         self._consumers: list[GroupMember] = []
@@ -350,13 +353,18 @@ class Engine:
     def add_consumer(self, consumer: GroupMember) -> None:
         """Let the other consumers of its group in this pool find it."""
         self._consumers.append(consumer)
-        self.decoded.serve(len(self._consumers))
+        if len(self._consumers) > 1:
+            self._sweeping.ask()
 
     def remove_consumer(self, consumer: GroupMember) -> None:
         """Undo ``add_consumer``; does nothing for one that is not there."""
         if consumer in self._consumers:
             self._consumers.remove(consumer)
-            self.decoded.serve(len(self._consumers))
+
+    def _sweep(self) -> float | None:
+        several = len(self._consumers) > 1
+        self.decoded.sweep(all_of_it=not several)
+        return _SWEEP_S if several else None
 
     def siblings(self, consumer: GroupMember) -> list[GroupMember]:
         """The other consumers of its group in this pool."""

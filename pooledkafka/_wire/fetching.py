@@ -19,7 +19,7 @@ from pooledkafka._wire.futures import attempt
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.later import Later, call_later
 from pooledkafka._wire.manager import SharedManager
-from pooledkafka._wire.partition_records import JoinedRecords
+from pooledkafka._wire.partition_records import SharedRecords
 from pooledkafka._wire.tally import Tally
 
 __all__ = ["LONGEST_WAIT_MS", "ConsumerFetch", "SharedFetching"]
@@ -288,8 +288,8 @@ class Route:
         )
 
 
-def _join(answers: Sequence[Any]) -> Any:
-    """One partition's answers that follow each other, as one."""
+def _join(answers: Sequence[Any], readers: int) -> Any:
+    """One partition's answers that follow each other, as one; so many consumers read there."""
     last = answers[-1]
     aborted = {(a.producer_id, a.first_offset): a for answer in answers for a in answer.aborted_transactions or ()}
     return _PartitionData(
@@ -300,5 +300,5 @@ def _join(answers: Sequence[Any]) -> Any:
         log_start_offset=last.log_start_offset,
         aborted_transactions=list(aborted.values()),
         preferred_read_replica=-1,
-        records=JoinedRecords.of([answer.records for answer in answers]),
+        records=SharedRecords([answer.records for answer in answers], readers),
     )

@@ -84,8 +84,9 @@ def partition_answer(high_watermark: int, records: bytes, error_code: int = 0, p
     )
 
 
-def join(answers: Sequence[Any]) -> Any:
-    return SimpleNamespace(**{**vars(answers[-1]), "records": b"".join(a.records for a in answers)})
+def join(answers: Sequence[Any], readers: int) -> Any:
+    joined = b"".join(answer.records for answer in answers)
+    return SimpleNamespace(**{**vars(answers[-1]), "records": joined, "readers": readers})
 
 
 def offsets_in(records: bytes) -> list[int]:

@@ -111,6 +111,28 @@ def test_any_number_of_readers_at_the_end_wait_in_one_fetch(bench: Bench) -> Non
     assert len(bench.sent) == fetches + 1, "one fetch brought it to all, and the next is on its way"
 
 
+def test_an_answer_says_how_many_read_there(bench: Bench) -> None:
+    bench.park(1, 2, 3, a=0)
+    bench.broker.logs[A].append(2)
+    bench.answer(Line.PARKED)
+    assert [bench.answers[reader][A].readers for reader in (1, 2, 3)] == [3, 3, 3]
+    bench.fetch(3, a=0)  # it reads again what it has had: another stream of the same partition
+    bench.answer(Line.CATCH_UP)
+    assert bench.answers[3][A].readers == 3
+    bench.machine.forget(2)
+    bench.fetch(1, a=0)
+    bench.answer(Line.CATCH_UP)
+    assert bench.answers[1][A].readers == 2
+
+
+def test_what_one_reads_alone_is_passed_through_as_it_came(bench: Bench) -> None:
+    bench.broker.logs[A].append(2)
+    bench.fetch(1, a=0)
+    bench.answer(Line.CATCH_UP)
+    assert bench.got(1, A) == [0, 1]
+    assert not hasattr(bench.answers[1][A], "readers")
+
+
 def test_what_was_just_delivered_is_read_on_before_anybody_asks(bench: Bench) -> None:
     bench.park(1, a=0, b=0)
     bench.broker.logs[A].append(2)

@@ -51,8 +51,9 @@ def test_it_is_what_kafka_python_writes(sent: list[Record], room: int, cut: int)
 def test_it_is_decoded_to_what_was_sent(sent: list[Record]) -> None:
     data = encode(sent, 0, sent[0].timestamp, 1 << 30).data
     columns = decode(data, 0, len(data), len(sent), 70, sent[0].timestamp)
-    assert columns.offsets == list(range(70, 70 + len(sent)))
-    assert list(zip(columns.keys, columns.values, columns.timestamps, strict=True)) == [
+    assert list(columns.offsets) == list(range(70, 70 + len(sent)))
+    keys = columns.keys or [None] * len(sent)
+    assert list(zip(keys, columns.values, columns.timestamps, strict=True)) == [
         (record.key, record.value, record.timestamp) for record in sent
     ]
     headers = columns.headers or [()] * len(sent)
@@ -62,5 +63,20 @@ def test_it_is_decoded_to_what_was_sent(sent: list[Record]) -> None:
 def test_a_batch_of_more_records_than_are_in_the_table() -> None:
     sent = [Record(None, b"", (), 5)] * 20_000
     data = encode(sent, 0, 5, 1 << 30).data
-    assert decode(data, 0, len(data), len(sent), 0, 5).offsets == list(range(20_000))
+    assert decode(data, 0, len(data), len(sent), 0, 5).offsets == range(20_000)
     assert (data, len(sent)) == stock(sent, 1 << 30)
+
+
+@given(
+    sent=records,
+    kept=st.lists(st.booleans(), min_size=20, max_size=20),
+    begins=st.integers(0, 3),
+)
+def test_records_between_which_others_were_compacted_away_keep_their_offsets(
+    sent: list[Record], kept: list[bool], begins: int
+) -> None:
+    left = [at for at in range(len(sent)) if kept[at % 20]]
+    data = b"".join(encode([sent[at]], at + begins, sent[0].timestamp, 1 << 30).data for at in left)
+    columns = decode(data, 0, len(data), len(left), 70, sent[0].timestamp)
+    assert list(columns.offsets) == [70 + begins + at for at in left]
+    assert columns.values == [sent[at].value for at in left]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +25,11 @@ from kafka.serializer import Deserializer
 from kafka.structs import TopicPartition
 
 from pooledkafka._records import decode
-from pooledkafka._wire import partition_records
+from pooledkafka._wire import partition_records, record_batch
 from pooledkafka._wire.decoded import DecodedBatches
 from pooledkafka._wire.deserializing import Deserializing
-from pooledkafka._wire.partition_records import JoinedRecords, PartitionRecords
+from pooledkafka._wire.partition_records import PartitionRecords, SharedRecords
+from pooledkafka._wire.record_batch import RecordBatch
 
 PARTITION = TopicPartition("orders", 3)
 Aborted = FetchResponse.FetchableTopicResponse.PartitionData.AbortedTransaction
@@ -98,10 +100,10 @@ def legacy(offset: int, magic: int, values: list[bytes], codec: int = 0) -> Writ
 
 
 def read(
-    of: Callable[..., Any], data: bytes, offset: int, sizes: Sequence[int | None], aborted: list[Any], **options: Any
+    of: Callable[..., Any], data: Any, offset: int, sizes: Sequence[int | None], aborted: list[Any], **options: Any
 ) -> tuple[Any, ...]:
     """Take it piece by piece; what came, up to the first error, and where the consumer is then."""
-    part = of(offset, PARTITION, MemoryRecords(data), aborted_transactions=aborted, **options)
+    part = of(offset, PARTITION, data, aborted_transactions=aborted, **options)
     taken: list[Any] = []
     for size in cycle(sizes):
         if not part:
@@ -113,10 +115,13 @@ def read(
     raise AssertionError("sizes were empty")
 
 
-def pooled(limit: int = 1 << 20, consumers: int = 2) -> Callable[..., Any]:
-    decoded = DecodedBatches(limit)
-    decoded.serve(consumers)
-    return lambda *args, **kwargs: PartitionRecords(decoded, Deserializing(None, None), *args, **kwargs)
+def pooled(decoded: DecodedBatches | None = None) -> Callable[..., Any]:
+    kept = decoded or DecodedBatches(1 << 20)
+    return lambda *args, **kwargs: PartitionRecords(kept, Deserializing(None, None), *args, **kwargs)
+
+
+def shared(*parts: bytes, readers: int = 2) -> Any:
+    return MemoryRecords(SharedRecords(list(parts), readers))
 
 
 content = (
@@ -187,17 +192,17 @@ def test_takes_what_kafka_python_takes(
     data = data[: len(data) - cut]
     offset = batches[0].offset + within if batches else 0
     offset = min(offset, batches[0].following - 1) if batches else 0
-    case = data, offset, sizes, aborted
-    ours, stock = (
-        read(pooled(), *case, isolation_level=isolation),
-        read(Fetcher.PartitionRecords, *case, isolation_level=isolation),
-    )
-    assert ours[0] == stock[0]
-    assert all(type(record) is ConsumerRecord for record in ours[0])
-    assert ours[1] == max(stock[1], offset)
-    assert ours[2] == stock[2]
-    if batches and offset == batches[0].offset:  # kafka-python also counts what lies before the offset asked for
-        assert ours[3:] == stock[3:]
+    make = pooled()
+    stock = read(Fetcher.PartitionRecords, MemoryRecords(data), offset, sizes, aborted, isolation_level=isolation)
+    # Alone; as the first of several, for whom it decodes; and as one of the others.
+    for records in (MemoryRecords(data), shared(data, readers=9), shared(data, readers=9)):
+        ours = read(make, records, offset, sizes, aborted, isolation_level=isolation)
+        assert ours[0] == stock[0]
+        assert all(type(record) is ConsumerRecord for record in ours[0])
+        assert ours[1] == max(stock[1], offset)
+        assert ours[2] == stock[2]
+        if batches and offset == batches[0].offset:  # kafka-python also counts what lies before the offset asked for
+            assert ours[3:] == stock[3:]
 
 
 def is_covered(data: bytes, at: int) -> bool:
@@ -234,10 +239,10 @@ def test_meets_what_is_corrupt(
     data = b"".join(
         [*(each.data for each in batches[:position]), broken, *(each.data for each in batches[position + 1 :])]
     )
-    case = data, batches[0].offset, [None], aborted
-    ours = read(pooled(), *case, check_crcs=checked)
+    case = batches[0].offset, [None], aborted
+    ours = read(pooled(), MemoryRecords(data), *case, check_crcs=checked)
     if checked and not resealed and covered:
-        stock = read(Fetcher.PartitionRecords, *case)
+        stock = read(Fetcher.PartitionRecords, MemoryRecords(data), *case)
         assert ours[0] == stock[0]
         assert ours[5] == stock[5]
     else:  # no broker keeps what is broken within its checksum, or beside it; records or an error must come of it
@@ -272,64 +277,204 @@ def test_a_broken_batch_is_met_again() -> None:
 
 def test_answers_that_follow_each_other_are_read_as_one() -> None:
     parts = [batch(offset, [(0, None, b"%d" % offset, [])]).data for offset in range(5)]
-    part = pooled()(1, PARTITION, MemoryRecords(JoinedRecords.of([parts[0] + parts[1], parts[2], parts[3] + parts[4]])))
+    part = pooled()(1, PARTITION, shared(parts[0] + parts[1], parts[2], parts[3] + parts[4]))
     assert [record.value for record in [*part.take(1), *part.take(2), *part.take()]] == [b"1", b"2", b"3", b"4"]
     assert part.next_fetch_offset == 5
 
 
-def test_a_batch_is_decoded_once_for_all_and_what_one_does_to_its_headers_is_nothing_to_the_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The offsets of the batches that were decoded."""
     decoded: list[int] = []
 
     def counting(*args: Any) -> Any:
         decoded.append(args[4])
         return decode(*args)
 
-    monkeypatch.setattr(partition_records, "decode", counting)
+    monkeypatch.setattr(record_batch, "decode", counting)
+    return decoded
+
+
+def test_a_batch_is_decoded_once_for_all_and_what_one_does_to_its_headers_is_nothing_to_the_others(
+    decodings: list[int],
+) -> None:
     data = b"".join(batch(offset, [(0, None, b"x", [("h", b"1")])]).data for offset in range(3))
-    make = pooled(consumers=8)
+    make = pooled()
     for _ in range(8):
-        records = make(0, PARTITION, MemoryRecords(data)).take()
+        # Bytes of their own, as those who are sent the same again have.
+        records = make(0, PARTITION, shared(bytes(bytearray(data)), readers=8)).take()
         assert [record.headers for record in records] == [[("h", b"1")]] * 3
         records[0].headers.append(("mine", b"2"))
-    assert decoded == [0, 1, 2]
+    assert decodings == [0, 1, 2]
 
 
-def test_what_is_kept_for_others_is_bounded_and_nothing_is_kept_for_one() -> None:
-    decoded = DecodedBatches(limit=100_000)
-    decoded.serve(2)
-    chunks = [batch(0, [(0, None, b"x" * 1000, [])] * 10).data for _ in range(50)]
-    for chunk in chunks:
-        PartitionRecords(decoded, Deserializing(None, None), 0, PARTITION, MemoryRecords(chunk)).take()
-        assert decoded._used <= 100_000
-        assert decoded._used == sum(each.cost for each in decoded._chunks.values())
-    assert len(decoded._chunks) > 1
-    decoded.serve(1)
-    assert not decoded._chunks
-    PartitionRecords(decoded, Deserializing(None, None), 0, PARTITION, MemoryRecords(chunks[0])).take()
-    assert not decoded._chunks
+def test_records_without_headers_are_made_once_for_all() -> None:
+    data = batch(7, [(1, b"k", b"one", []), (2, None, None, []), (3, b"", b"three", [])]).data
+    make = pooled()
+    first, second = (make(7, PARTITION, shared(data)).take() for _ in range(2))
+    assert first == read(Fetcher.PartitionRecords, MemoryRecords(data), 7, [None], [])[0]
+    assert all(one is other for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("readers", [2, 3, 8])
+def test_a_batch_is_kept_until_all_have_had_it(readers: int, decodings: list[int]) -> None:
+    kept = DecodedBatches(1 << 20)
+    make = pooled(kept)
+    data = batch(7, [(0, None, b"x", [])]).data
+    for number in range(readers):
+        assert bool(kept._places) == (number > 0)
+        make(7, PARTITION, shared(data, readers=readers)).take()
+    assert not kept._places
+    assert kept._used == 0
+    make(7, PARTITION, shared(data, readers=readers)).take()
+    assert decodings == [7, 7], "one that comes later decodes it anew"
+
+
+def test_nothing_is_kept_where_one_reads(decodings: list[int]) -> None:
+    kept = DecodedBatches(1 << 20)
+    data = batch(7, [(0, None, b"x", [])]).data
+    for records in (MemoryRecords(data), shared(data, readers=1)):
+        pooled(kept)(7, PARTITION, records).take()
+        assert not kept._places
+    assert decodings == [7, 7]
+
+
+def test_what_is_alike_but_in_one_thing_is_not_taken_for_the_same(decodings: list[int]) -> None:
+    make = pooled()
+    data = batch(7, [(0, None, b"x", [])]).data
+    make(7, PARTITION, shared(data)).take()
+    make(7, TopicPartition("orders", 4), shared(data)).take()
+    make(7, PARTITION, shared(batch(7, [(0, None, b"y", [])]).data)).take()
+    make(7, PARTITION, shared(batch(7, [(0, None, b"x", [])], epoch=6).data)).take()
+    assert decodings == [7] * 4
+
+
+def test_one_that_reads_what_is_committed_passes_over_what_another_one_has_decoded(decodings: list[int]) -> None:
+    make = pooled()
+    aborted = batch(0, [(0, None, b"no", [])], producer_id=1, transactional=True)
+    data = aborted.data + marker(1, 1, abort=True).data + batch(2, [(0, None, b"yes", [])]).data
+    assert [record.value for record in make(0, PARTITION, shared(data)).take()] == [b"no", b"yes"]
+    careful = make(
+        0,
+        PARTITION,
+        shared(data),
+        isolation_level=IsolationLevel.READ_COMMITTED,
+        aborted_transactions=[Aborted(producer_id=1, first_offset=0)],
+    )
+    assert [record.value for record in careful.take()] == [b"yes"]
+    assert decodings == [0, 2, 1], "the marker, for which only this one cares"
+
+
+def test_what_is_kept_is_bounded() -> None:
+    kept = DecodedBatches(limit=100_000)
+    for offset in range(50):
+        data = batch(offset * 10, [(0, None, b"x" * 1000, [])] * 10).data
+        pooled(kept)(offset * 10, PARTITION, shared(data)).take()
+        assert kept._used <= 100_000
+        assert kept._used == sum(each.cost for each in kept._places.values())
+    assert len(kept._places) > 1
+
+
+def test_what_nobody_comes_for_is_kept_over_one_sweep_and_not_over_two() -> None:
+    kept = DecodedBatches(1 << 20)
+    for offset in (7, 8):
+        pooled(kept)(offset, PARTITION, shared(batch(offset, [(0, None, b"x", [])]).data)).take()
+        kept.sweep()
+    assert [key[1][:8] for key in kept._places] == [(8).to_bytes(8, "big")]  # type: ignore[index]
+    kept.sweep()
+    assert (kept._used, kept._places) == (0, {})
+    pooled(kept)(7, PARTITION, shared(batch(7, [(0, None, b"x", [])]).data)).take()
+    with kept._lock:
+        kept.sweep(all_of_it=True)  # it waits for nobody
+    assert kept._places
+    kept.sweep(all_of_it=True)
+    assert (kept._used, kept._places) == (0, {})
+
+
+@pytest.mark.parametrize("checked", [True, False], ids=["who wants it checked", "who does not"])
+def test_what_was_made_of_corrupt_bytes_is_for_nobody_else(checked: bool) -> None:
+    """It may be readable: only who has these very bytes and wants no check gets that."""
+    good = batch(7, [(0, None, b"good", [])]).data
+    make = pooled()
+    bad = make(7, PARTITION, shared(good.replace(b"good", b"evil")), check_crcs=False)
+    assert [record.value for record in bad.take()] == [b"evil"]
+    assert [record.value for record in make(7, PARTITION, shared(good), check_crcs=checked).take()] == [b"good"]
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_an_interrupt_between_two_steps_leaves_nothing_out(readers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whichever line it comes: either the consumer is where it was, or all is fetched again from there."""
+    data = b"".join(batch(offset, [(0, None, b"%d" % at, []) for at in range(3)]).data for offset in (7, 10))
+    lines = 0
+    while True:
+        part = pooled()(8, PARTITION, shared(data, readers=readers))
+        left = lines
+
+        def trace(frame: Any, event: str, _: Any) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename == partition_records.__file__:
+                left -= event == "line"
+                if left < 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        try:
+            sys.settrace(trace)
+            part.take()
+        except KeyboardInterrupt:
+            assert not part or part.next_fetch_offset == 8
+        else:
+            break  # it has gone through all lines
+        finally:
+            sys.settrace(before)
+        lines += 1
+    assert lines > 50
+
+
+def test_what_does_not_fit_is_not_kept_but_had(decodings: list[int]) -> None:
+    kept = DecodedBatches(limit=100)
+    data = batch(7, [(0, None, b"x", [])]).data
+    for _ in range(2):
+        assert [record.value for record in pooled(kept)(7, PARTITION, shared(data)).take()] == [b"x"]
+        assert (kept._used, kept._places) == (0, {})
+    assert decodings == [7, 7]
 
 
 def test_threads_wait_for_the_one_that_decodes() -> None:
-    decoded = DecodedBatches(limit=100_000)
-    decoded.serve(2)
+    kept = DecodedBatches(limit=100_000)
     data = batch(0, [(0, None, b"x", [])]).data
     entered, go_on, calls = threading.Event(), threading.Event(), []
 
-    def slow() -> Any:
+    def slow() -> RecordBatch:
         calls.append(threading.get_ident())
         entered.set()
         assert go_on.wait(10)
-        return decode(data, 61, len(data), 1, 0, 0)
+        found = RecordBatch(PARTITION, data, 0)
+        found.decode(data, 0)
+        return found
 
     with ThreadPoolExecutor(4) as threads:
-        first = threads.submit(decoded.columns, data, 0, slow)
+        first = threads.submit(kept.batch, 0, 4, slow)
         assert entered.wait(10)
-        others = [threads.submit(decoded.columns, data, 0, slow) for _ in range(3)]
+        others = [threads.submit(kept.batch, 0, 4, slow) for _ in range(3)]
         go_on.set()
         assert all(other.result(10) is first.result(10) for other in others)
     assert len(calls) == 1
+    assert not kept._places
+
+
+def test_where_one_cannot_decode_the_next_one_tries() -> None:
+    broken = batch(8, [(0, None, b"two", [])]).data[:-3] + b"xyz"
+    kept = DecodedBatches(1 << 20)
+    make = pooled(kept)
+    for _ in range(2):
+        with pytest.raises(CorruptRecordError, match="at offset 8 failed crc check"):
+            make(8, PARTITION, shared(broken)).take()
+    assert not kept._places
+    whole = batch(8, [(0, None, b"two", [])]).data
+    assert [record.value for record in make(8, PARTITION, shared(whole)).take()] == [b"two"]
 
 
 def test_an_answer_that_is_broken_is_given_up_so_that_it_is_fetched_again() -> None:
