@@ -87,4 +87,4 @@ def run(script: str) -> None:
     code = PRELUDE + textwrap.dedent(script) + "\npool.disconnect()\ncluster.close()\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "", done.stderr

@@ -190,16 +190,20 @@ def test_while_every_lock_is_held(fork: str) -> None:
 
     def hold():
         from contextlib import ExitStack
-        with ExitStack() as stack:
-            for lock in locks:
-                assert lock.acquire(blocking=False)  # in no order, so not by waiting
-                stack.callback(lock.release)
-            held.set()
-            let_go.wait(30)
+        while True:
+            with ExitStack() as stack:
+                for lock in locks:
+                    if not lock.acquire(blocking=False):  # in no order, so not by waiting
+                        break  # another thread has it for a moment, and may want one of these meanwhile
+                    stack.callback(lock.release)
+                else:
+                    held.set()
+                    let_go.wait(30)
+                    return
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait(30)
+    assert held.wait(30)
 
     def work():
         repr(pool)
