@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from pooledkafka._wire.engine import Engine
+from pooledkafka._wire.loop import Loop
 from tests._wire.reading import ORDERS, Log, Reading, connected
 from tests.scripted_broker import ScriptedBroker
 
@@ -12,6 +13,14 @@ from tests.scripted_broker import ScriptedBroker
 @pytest.fixture
 def log() -> Log:
     return Log()
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    loop.start()
+    yield loop
+    loop.close()
 
 
 @pytest.fixture

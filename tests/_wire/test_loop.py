@@ -15,14 +15,6 @@ from pooledkafka import PoolClosedError
 from pooledkafka._wire.loop import Loop
 
 
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
-    loop.start()
-    yield loop
-    loop.close()
-
-
 async def for_ever() -> Any:
     return await Future()
 

@@ -6,7 +6,6 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,27 +13,13 @@ import pytest
 
 from pooledkafka._wire.loop import Loop
 from pooledkafka._wire.turns import LoopSelector, Turn
+from tests.pooled.waiting import until
 
 LONG_S = 20.0
 
 
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
-    loop.start()
-    yield loop
-    loop.close()
-
-
-def wait_until_it_waits(loop: Loop) -> None:
-    deadline = time.monotonic() + 5
-    while not loop._selector.is_waiting or loop._ready:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def test_while_the_loop_waits_nobody_does(loop: Loop) -> None:
-    wait_until_it_waits(loop)
+    until(lambda: loop._selector.is_waiting and not loop._ready)
     turn = Turn(loop._selector, LONG_S)
     begun = time.monotonic()
     for _ in range(100):
@@ -56,10 +41,7 @@ def test_a_pass_that_is_on_its_way_comes_to_its_end(loop: Loop) -> None:
     turns = [Turn(loop._selector, LONG_S) for _ in range(3)]
     with ThreadPoolExecutor(3) as threads:
         waiting = [threads.submit(turn.give_way) for turn in turns]
-        deadline = time.monotonic() + 5
-        while len(loop._selector.behind) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        until(lambda: len(loop._selector.behind) == 3)
         assert not any(each.done() for each in waiting)
         begun = time.monotonic()
         go_on.set()
@@ -80,10 +62,7 @@ def test_a_pass_that_is_due_comes_first() -> None:
         turn._go_on_until = 0.0
         there.send(b"x")
         waiting = threads.submit(turn.give_way)
-        deadline = time.monotonic() + 5
-        while not selector.behind:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        until(lambda: bool(selector.behind))
         assert not waiting.done()
         assert selector.select(0), "the pass; and then it looks again"
         here.recv(1)
