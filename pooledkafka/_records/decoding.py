@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 __all__ = ["Columns", "UndecodableError", "decode", "headers_size"]
+
+
+_Field = TypeVar("_Field")
 
 
 class UndecodableError(ValueError):
@@ -28,6 +32,19 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def extend(self, following: Columns) -> None:
+        """Add those of records that come after these."""
+        self.keys = _joined(self.keys, len(self), following.keys, len(following), None)
+        self.headers = _joined(self.headers, len(self), following.headers, len(following), ())
+        ours, theirs = self.offsets, following.offsets
+        if isinstance(ours, range) and isinstance(theirs, range) and ours.stop == theirs.start:
+            self.offsets = range(ours.start, theirs.stop)
+        else:
+            self.offsets = [*ours, *theirs]
+        self.timestamps += following.timestamps
+        self.values += following.values
+        self.size += following.size
 
 
 def decode(data: bytes, at: int, end: int, count: int, base_offset: int, base_timestamp: int) -> Columns:
@@ -138,6 +155,16 @@ def decode(data: bytes, at: int, end: int, count: int, base_offset: int, base_ti
     return Columns(
         offsets or range(base_offset, base_offset + count), timestamps, keys or None, values, headers or None, size
     )
+
+
+def _joined(
+    column: list[_Field] | None, length: int, following: list[_Field] | None, count: int, default: _Field
+) -> list[_Field] | None:
+    if column is None and following is None:
+        return None
+    column = [default] * length if column is None else column
+    column += [default] * count if following is None else following
+    return column
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable
 from itertools import count
 
 from pooledkafka._locks import LockName, new_lock
-from pooledkafka._records import Columns
 from pooledkafka._wire.record_batch import RecordBatch
 
 __all__ = ["DecodedBatches"]
@@ -19,16 +18,17 @@ _HEADER = 150
 
 
 class _Place:
-    """Where a batch is kept."""
+    """Where a batch is kept, and how many are to come for it; without the batch too, where there was no room for it."""
 
     __slots__ = ("batch", "cost", "decoding", "left", "made_in")
 
     def __init__(self, readers: int) -> None:
         self.decoding = new_lock(LockName.DECODING)  # held while it is decoded, so that others wait for it
-        self.batch: RecordBatch | None = None  # guarded by decoding; read without, since once set it stays
-        # How many are to come for it. To count down is one step, into which no other thread comes.
+        # To count down is one step, into which no other thread comes. Who makes the place has had it.
         self.left = count(readers - 1, -1)
-        self.cost = 0  # guarded by the lock of DecodedBatches, as the next
+        # Guarded by the lock of DecodedBatches, but ``batch`` is read without.
+        self.batch: RecordBatch | None = None
+        self.cost = 0
         self.made_in = 0
 
 
@@ -38,34 +38,37 @@ class DecodedBatches:
     Consumers of several groups read the same batches, one soon after the other: the first one decodes a batch, the
     others find it here. To keep it any longer would cost more than memory: the garbage collector looks at its records
     again and again. What nobody comes for, because a consumer has paused, say, or left, goes with ``sweep``.
+
+    Where consumers are too far apart, those behind decode again what there was no room for, and it is kept for as many
+    as have not had it. For all, it would fill the room with what nobody comes for, and more and more be decoded again.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = new_lock(LockName.DECODED)  # guards all below; the I/O thread only tries to take it
         self._places: dict[Hashable, _Place] = {}  # the oldest first; read without the lock, for which all would wait
+        self._kept: dict[Hashable, _Place] = {}  # those that have a batch, the one that has it for longest first
         self._used = 0
         self._sweeps = 0
 
     def find(self, key: Hashable) -> RecordBatch | None:
         """The batch that ``key`` tells from all others, if it was decoded."""
         place = self._places.get(key)
-        if place is None or place.batch is None:
+        batch = None if place is None else place.batch
+        if place is None or batch is None:
             return None
-        if next(place.left) <= 1:
-            with self._lock:
-                self._drop(key, place)
-        return place.batch
+        self._had(key, place)
+        return batch
 
     def batch(self, key: Hashable, readers: int, decode: Callable[[], RecordBatch]) -> RecordBatch:
         """That batch as ``decode`` returns it, or has returned it to another one of so many ``readers``.
 
         While another one decodes it, it waits for that.
         """
-        place = _Place(readers)
+        new = _Place(readers)
         with self._lock:
-            place.made_in = self._sweeps
-            place = self._places.setdefault(key, place)
+            new.made_in = self._sweeps
+            place = self._places.setdefault(key, new)
         with place.decoding:
             batch = place.batch
             if batch is None:
@@ -75,10 +78,11 @@ class DecodedBatches:
                     with self._lock:
                         self._drop(key, place)
                     raise
-                self._account_for(key, place, _cost(batch.columns))
-                place.batch = batch
+                if place is new or not self._had(key, place):
+                    self._keep(key, place, batch)
                 return batch
-        return self.find(key) or batch
+        self._had(key, place)
+        return batch
 
     def sweep(self, *, all_of_it: bool = False) -> None:
         """Forget what was decoded before the sweep before this one; to be called now and then.
@@ -96,22 +100,42 @@ class DecodedBatches:
         finally:
             self._lock.release()
 
-    def _account_for(self, key: Hashable, place: _Place, cost: int) -> None:
+    def _had(self, key: Hashable, place: _Place) -> bool:
+        """Count one down; whether that was the last."""
+        if next(place.left) > 1:
+            return False
         with self._lock:
-            if self._places.get(key) is place:  # else it was forgotten meanwhile
-                place.cost = cost
-                self._used += cost
-                while self._used > self._limit and self._places:
-                    self._drop(*next(iter(self._places.items())))
+            self._drop(key, place)
+        return True
+
+    def _keep(self, key: Hashable, place: _Place, batch: RecordBatch) -> None:
+        with self._lock:
+            if self._places.get(key) is not place:  # it was forgotten meanwhile
+                return
+            self._kept[key] = place
+            place.batch = batch
+            place.cost = _cost(batch)
+            self._used += place.cost
+            while self._kept and self._used > self._limit:
+                self._empty(next(iter(self._kept)))
+            while len(self._places) * _BATCH > self._limit:
+                self._drop(*next(iter(self._places.items())))
 
     def _drop(self, key: Hashable, place: _Place) -> None:
         if self._places.get(key) is place:
+            self._empty(key)
             del self._places[key]
+
+    def _empty(self, key: Hashable) -> None:
+        place = self._kept.pop(key, None)
+        if place is not None:
+            place.batch = None
             # An interrupt may come before its cost is taken off: that is forgotten at the latest where all is gone.
-            self._used = self._used - place.cost if self._places else 0
+            self._used = self._used - place.cost if self._kept else 0
 
 
-def _cost(columns: Columns) -> int:
+def _cost(batch: RecordBatch) -> int:
+    columns = batch.columns
     cost = _BATCH + columns.size + _RECORD * len(columns)
     if columns.keys:
         cost += _KEY * len(columns)

@@ -117,8 +117,8 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             data, at = self._parts[0], self._at
             key = (self.topic_partition, data[at : at + HEADER_SIZE]) if self._readers > 1 else None
             batch = None if key is None else self._decoded.find(key)
-            known = batch is not None
-            if batch is None:
+            known = batch is not None and batch.is_at(data, at)
+            if batch is None or not known:
                 end = self._end_of_batch(data, at)
                 if end > len(data):  # a batch that was cut off; it is fetched again
                     self._go_on(len(data))
@@ -135,7 +135,7 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                         batch = self._decoded_batch(key, batch, data, at)
                     except UndecodableError:
                         self.leader_epoch = batch.leader_epoch
-                        return self._leave_to_kafka_python(data, at, at + batch.size)
+                        return self._leave_to_kafka_python(data, at, end)
                 # The batch that has the offset asked for may begin before it.
                 offsets, asked = batch.columns.offsets, self.fetch_offset
                 self._index = bisect_left(offsets, asked) if asked > batch.base_offset else 0
@@ -174,16 +174,21 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             # Whatever this consumer wants checked: others will not see these bytes, but what was made of them.
             batch.check(data, at)
             batch.decode(data, at)
+            batch.take_in_following(data, at)
             batch.make()
             return batch
 
         if key is not None:
             try:
-                return self._decoded.batch(key, self._readers, decode_for_all)
+                found = self._decoded.batch(key, self._readers, decode_for_all)
             except CorruptRecordError:
                 if self.check_crcs:
                     raise
-        elif self.check_crcs:
+            else:
+                if found.is_at(data, at):
+                    return found
+                # What follows it has been written anew since, or was cut off here.
+        if self.check_crcs:
             batch.check(data, at)
         batch.decode(data, at)
         return batch

@@ -145,16 +145,16 @@ def logs(draw: st.DrawFn) -> tuple[list[Written], list[Any]]:
     log: list[Written] = []
     aborted: list[Any] = []
     open_since: dict[int, int] = {}
-    offset = draw(st.integers(0, 1 << 40))
+    offset = draw(st.integers(0, 1 << 40) | st.integers(500, 515))
     for kind in draw(st.lists(st.sampled_from(["plain", "plain", "transactional", "end", "legacy"]), max_size=8)):
         if kind == "plain":
             made = batch(
                 offset,
                 draw(records),
                 codec=draw(st.integers(0, 4)),
-                append_time=draw(st.booleans()),
-                compacted=draw(st.sampled_from([0, 0, 2])),
-                epoch=draw(st.integers(0, 3)),
+                append_time=draw(st.sampled_from([False, False, False, True])),
+                compacted=draw(st.sampled_from([0, 0, 0, 2])),
+                epoch=draw(st.sampled_from([5, 5, 5, 6])),
             )
         elif kind == "transactional":
             producer = draw(st.integers(0, 1))
@@ -182,9 +182,10 @@ def logs(draw: st.DrawFn) -> tuple[list[Written], list[Any]]:
     sizes=st.lists(st.integers(1, 4) | st.none(), min_size=1, max_size=3),
     isolation=st.sampled_from([IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED]),
     cut=st.integers(0, 30),
+    split=st.integers(0, 8),
 )
 def test_takes_what_kafka_python_takes(
-    log: tuple[list[Written], list[Any]], first: int, within: int, sizes: Any, isolation: Any, cut: int
+    log: tuple[list[Written], list[Any]], first: int, within: int, sizes: Any, isolation: Any, cut: int, split: int
 ) -> None:
     batches, aborted = log
     batches = batches[min(first, len(batches)) :]
@@ -194,8 +195,11 @@ def test_takes_what_kafka_python_takes(
     offset = min(offset, batches[0].following - 1) if batches else 0
     make = pooled()
     stock = read(Fetcher.PartitionRecords, MemoryRecords(data), offset, sizes, aborted, isolation_level=isolation)
-    # Alone; as the first of several, for whom it decodes; and as one of the others.
-    for records in (MemoryRecords(data), shared(data, readers=9), shared(data, readers=9)):
+    # Alone; as the first of several, for whom it decodes; as one of the others; and as one answered in two portions.
+    at = sum(len(written.data) for written in batches[:split])
+    portions = [portion for portion in (data[:at], data[at:]) if portion]
+    others = shared(data, readers=9), shared(data, readers=9), shared(*portions, readers=9), shared(data, readers=9)
+    for records in (MemoryRecords(data), *others):
         ours = read(make, records, offset, sizes, aborted, isolation_level=isolation)
         assert ours[0] == stock[0]
         assert all(type(record) is ConsumerRecord for record in ours[0])
@@ -371,8 +375,9 @@ def test_what_is_kept_is_bounded() -> None:
         data = batch(offset * 10, [(0, None, b"x" * 1000, [])] * 10).data
         pooled(kept)(offset * 10, PARTITION, shared(data)).take()
         assert kept._used <= 100_000
-        assert kept._used == sum(each.cost for each in kept._places.values())
-    assert len(kept._places) > 1
+        assert kept._used == sum(each.cost for each in kept._kept.values())
+        assert len(kept._places) < 100
+    assert len(kept._kept) > 1
 
 
 def test_what_nobody_comes_for_is_kept_over_one_sweep_and_not_over_two() -> None:
@@ -438,8 +443,77 @@ def test_what_does_not_fit_is_not_kept_but_had(decodings: list[int]) -> None:
     data = batch(7, [(0, None, b"x", [])]).data
     for _ in range(2):
         assert [record.value for record in pooled(kept)(7, PARTITION, shared(data)).take()] == [b"x"]
-        assert (kept._used, kept._places) == (0, {})
+        assert (kept._used, kept._kept, kept._places) == (0, {}, {})
     assert decodings == [7, 7]
+
+
+def test_what_there_was_no_room_for_is_kept_for_those_who_have_not_had_it(decodings: list[int]) -> None:
+    """For all, it would wait for some that do not come, in the place of what others do come for."""
+    logs = [batch(offset, [(0, None, b"x" * 3000, [])]).data for offset in (512, 1024, 1536)]
+    kept = DecodedBatches(limit=10_000)
+
+    def reads(log: int) -> None:
+        assert len(pooled(kept)(512 * (log + 1), PARTITION, shared(logs[log], readers=3)).take()) == 1
+
+    for log in (0, 1, 2):  # one is ahead of the two others: there is room for what it read last
+        reads(log)
+    assert decodings == [512, 1024, 1536]
+    reads(0)
+    assert decodings == [512, 1024, 1536, 512]
+    reads(0)
+    assert decodings == [512, 1024, 1536, 512], "it was kept for the third"
+    assert [int.from_bytes(key[1][:8], "big") for key in kept._places] == [1024, 1536]  # type: ignore[index]
+    for log in (1, 1, 2, 2):
+        reads(log)
+    assert decodings == [512, 1024, 1536, 512, 1024]
+    assert (kept._used, kept._kept, kept._places) == (0, {}, {})
+
+
+def test_small_batches_are_decoded_together_up_to_where_the_log_says(decodings: list[int]) -> None:
+    """So that who has been answered in other portions finds them: 100 records each, up to a multiple of 512."""
+    log = [batch(offset, [(0, b"k", b"v", [])] * 100).data for offset in range(0, 1200, 100)]
+    kept = DecodedBatches(1 << 20)
+    first = pooled(kept)(0, PARTITION, shared(b"".join(log), readers=3))
+    assert [record.offset for record in first.take(1)] == [0]
+    assert decodings == [0, 100, 200, 300, 400, 500]
+    second = pooled(kept)(250, PARTITION, shared(b"".join(log[2:]), readers=3))
+    assert [record.offset for record in second.take()] == [*range(250, 1200)]
+    assert decodings[6:] == [200, 300, 400, 500, 600, 700, 800, 900, 1000, 1100]
+    assert [record.offset for record in first.take()] == [*range(1, 1200)]
+    third = pooled(kept)(0, PARTITION, shared(log[0], b"".join(log[1:]), readers=3))
+    assert [record.offset for record in third.take()] == [*range(1200)]
+    assert decodings[16:] == [0, 100, 200, 300, 400, 500], "they were cut off there"
+
+
+def test_what_was_cut_off_is_not_taken_before_it_comes() -> None:
+    log = [batch(offset, [(0, b"k", b"v", [])] * 100).data for offset in range(0, 300, 100)]
+    make = pooled()
+    whole = make(0, PARTITION, shared(log[0] + log[1], readers=3)).take()
+    assert [record.offset for record in whole] == [*range(200)]
+    cut_off = make(0, PARTITION, shared(log[0] + log[1][:-5], log[1] + log[2], readers=3)).take()
+    assert [record.offset for record in cut_off] == [*range(300)]
+
+
+@pytest.mark.parametrize("what", ["epoch", "append_time", "compacted", "transactional"])
+def test_what_sets_a_batch_apart_is_not_decoded_together(what: str) -> None:
+    kept = DecodedBatches(1 << 20)
+    other = {"epoch": 6, "append_time": True, "compacted": 1, "transactional": True}[what]
+    begin = batch(0, [(0, None, b"a", [])])
+    between = batch(1, [(0, None, b"b", [])], **{what: other})  # type: ignore[arg-type]
+    end = batch(between.following, [(0, None, b"c", [])])
+    taken = pooled(kept)(0, PARTITION, shared(begin.data + between.data + end.data)).take()
+    assert [record.value for record in taken] == [b"a", b"b", b"c"]
+    ends = [int.from_bytes(key[1][:8], "big") for key in kept._places]  # type: ignore[index]
+    assert ends == ([0, end.offset] if what == "compacted" else [0, 1, end.offset])
+
+
+def test_what_was_written_anew_after_the_same_batch_is_not_taken_for_what_was_there() -> None:
+    """A leader that was not in sync may bring that about."""
+    begin, *others = (batch(offset, [(0, None, value, [])]).data for offset, value in ((7, b"a"), (8, b"b"), (8, b"c")))
+    make = pooled()
+    for other, value in zip(others, (b"b", b"c"), strict=True):
+        taken = make(7, PARTITION, shared(begin + other, readers=3)).take()
+        assert [record.value for record in taken] == [b"a", value]
 
 
 def test_threads_wait_for_the_one_that_decodes() -> None:
