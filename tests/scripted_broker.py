@@ -263,6 +263,8 @@ class ScriptedBroker:
                 with self._changed:
                     self.seen.append((number, request))
                     self._changed.notify_all()
+                if key not in self._answers:  # of whom, since the port may have been another broker's before
+                    raise AssertionError(f"{type(request).__name__} on port {self.port}: {frame!r}")
                 response = self._answers[key](request)
                 if response is None:
                     continue

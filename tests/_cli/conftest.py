@@ -1,9 +1,12 @@
-"""Runs commands in this process, on embedded brokers."""
+"""Runs commands, in this process or another, on embedded brokers."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +16,7 @@ from pooledkafka._cli import main
 from pooledkafka.testing import EmbeddedKafka
 
 Command = Callable[..., "Result"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 class Result(NamedTuple):
@@ -47,3 +51,24 @@ def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return Result(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def start(cluster: EmbeddedKafka) -> Iterator[Start]:
+    """Starts a command in a process of its own, which ends with the test at the latest.
+
+    One that lived on would look for its brokers where those of other tests are then.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, **how: Any) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "POOLEDKAFKA_BOOTSTRAP": cluster.bootstrap_servers}
+        command = [sys.executable, "-m", "pooledkafka", *arguments]
+        started.append(subprocess.Popen(command, env=environment, **{"stderr": subprocess.PIPE, **how}))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        with process:  # closes its pipes
+            pass

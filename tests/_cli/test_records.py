@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Any
 
 import pytest
 from kafka.structs import TopicPartition
@@ -16,7 +15,7 @@ from kafka.structs import TopicPartition
 from pooledkafka import Consumer, Producer
 from pooledkafka._cli import main
 from pooledkafka.testing import EmbeddedKafka
-from tests._cli.conftest import Command
+from tests._cli.conftest import Command, Start
 from tests.pooled.waiting import until
 
 
@@ -25,11 +24,6 @@ def topic(cluster: EmbeddedKafka, request: pytest.FixtureRequest) -> str:
     name = str(request.node.name).translate({ord("["): "-", ord("]"): None})
     cluster.create_topic(name, partitions=2)
     return name
-
-
-def start(cluster: EmbeddedKafka, *arguments: str, **how: Any) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "POOLEDKAFKA_BOOTSTRAP": cluster.bootstrap_servers}
-    return subprocess.Popen([sys.executable, "-m", "pooledkafka", *arguments], env=environment, **how)
 
 
 def test_lines_there_and_back(command: Command, cluster: EmbeddedKafka, topic: str) -> None:
@@ -101,14 +95,14 @@ def test_a_group_commits_what_was_written_and_no_more(command: Command, cluster:
 
 
 def test_a_group_commits_nothing_that_could_not_be_written(
-    command: Command, cluster: EmbeddedKafka, topic: str
+    command: Command, cluster: EmbeddedKafka, topic: str, start: Start
 ) -> None:
     where = ("-b", cluster.bootstrap_servers)
     lines = [f"{number}" for number in range(10)]
     command("produce", topic, "--partition", "0", *where, stdin="\n".join(lines).encode())
     group = ("consume", topic, "--group", topic, "--from-beginning")
     with open("/dev/full", "wb") as full:
-        consuming = start(cluster, *group, stdout=full, stderr=subprocess.PIPE)
+        consuming = start(*group, stdout=full)
         _, said = consuming.communicate(timeout=20)
     assert consuming.returncode == 1
     assert b"No space left" in said
@@ -116,8 +110,8 @@ def test_a_group_commits_nothing_that_could_not_be_written(
     assert command(*group, "--max", "10", *where).out.split() == lines
 
 
-def test_each_line_is_sent_when_it_is_there(cluster: EmbeddedKafka, topic: str) -> None:
-    producing = start(cluster, "produce", topic, "--partition", "0", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_each_line_is_sent_when_it_is_there(cluster: EmbeddedKafka, topic: str, start: Start) -> None:
+    producing = start("produce", topic, "--partition", "0", stdin=subprocess.PIPE)
     assert producing.stdin is not None
     with Consumer(bootstrap_servers=cluster.bootstrap_servers) as consumer:
         partition = TopicPartition(topic, 0)
@@ -130,10 +124,10 @@ def test_each_line_is_sent_when_it_is_there(cluster: EmbeddedKafka, topic: str) 
         assert consumer.end_offsets([partition])[partition] == 2
 
 
-def test_it_ends_by_a_signal(cluster: EmbeddedKafka, topic: str) -> None:
+def test_it_ends_by_a_signal(cluster: EmbeddedKafka, topic: str, start: Start) -> None:
     with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
         producer.send(topic, b"there").get(10)
-    consuming = start(cluster, "consume", topic, "--from-beginning", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    consuming = start("consume", topic, "--from-beginning", stdout=subprocess.PIPE)
     assert consuming.stdout is not None
     assert consuming.stdout.readline() == b"there\n"
     consuming.send_signal(signal.SIGINT)
@@ -141,12 +135,12 @@ def test_it_ends_by_a_signal(cluster: EmbeddedKafka, topic: str) -> None:
     assert (consuming.returncode, out, said) == (130, b"", b"")
 
 
-def test_it_ends_when_nobody_reads_on(cluster: EmbeddedKafka, topic: str) -> None:
+def test_it_ends_when_nobody_reads_on(cluster: EmbeddedKafka, topic: str, start: Start) -> None:
     with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
         for _ in range(100):
             producer.send(topic, b"x" * 1000)
         producer.flush()
-        consuming = start(cluster, "consume", topic, "--from-beginning", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        consuming = start("consume", topic, "--from-beginning", stdout=subprocess.PIPE)
         assert consuming.stdout is not None
         assert consuming.stdout.readline() == b"x" * 1000 + b"\n"
         consuming.stdout.close()

@@ -14,7 +14,7 @@ import pytest
 from pooledkafka import Consumer
 from pooledkafka.contrib.inspection import Inspection, runtime_directory, serve
 from pooledkafka.testing import EmbeddedKafka
-from tests._cli.conftest import Command
+from tests._cli.conftest import Command, Start
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +70,8 @@ def test_a_file_that_is_no_socket_is_left_alone(command: Command, tmp_path: Path
     assert file.read_text() == "dear"
 
 
-def test_it_looks_again_and_again(shown: Inspection) -> None:
-    arguments = [sys.executable, "-m", "pooledkafka", "top", "--json", "--interval", "0.1"]
-    watching = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_it_looks_again_and_again(shown: Inspection, start: Start) -> None:
+    watching = start("top", "--json", "--interval", "0.1", stdout=subprocess.PIPE)
     assert watching.stdout is not None
     assert all(b'"client_id": "shop"' in watching.stdout.readline() for _ in range(3))
     watching.send_signal(signal.SIGINT)
