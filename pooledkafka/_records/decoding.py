@@ -33,6 +33,18 @@ class Columns:
     def __len__(self) -> int:
         return len(self.values)
 
+    def first(self, count: int) -> Columns:
+        """Those of the first ``count`` records."""
+        keys, headers = self.keys, self.headers
+        return Columns(
+            self.offsets[:count],
+            self.timestamps[:count],
+            None if keys is None else keys[:count],
+            self.values[:count],
+            None if headers is None else headers[:count],
+            self.size * count // len(self),  # about
+        )
+
     def extend(self, following: Columns) -> None:
         """Add those of records that come after these."""
         self.keys = _joined(self.keys, len(self), following.keys, len(following), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from itertools import count
+from weakref import ref
 
 from pooledkafka._locks import LockName, new_lock
 from pooledkafka._wire.record_batch import RecordBatch
@@ -12,24 +13,37 @@ __all__ = ["DecodedBatches"]
 
 # Bytes counted for the objects that a batch and its records are made of, and made into, beside their own.
 _BATCH = 1_200
+_TAKEN_IN = 250
 _RECORD = 300
 _KEY = 50
 _HEADER = 150
+_PLACE = 450
 
 
 class _Place:
     """Where a batch is kept, and how many are to come for it; without the batch too, where there was no room for it."""
 
-    __slots__ = ("batch", "cost", "decoding", "left", "made_in")
+    __slots__ = ("batch", "cost", "decoding", "last", "left", "made_in")
 
     def __init__(self, readers: int) -> None:
         self.decoding = new_lock(LockName.DECODING)  # held while it is decoded, so that others wait for it
         # To count down is one step, into which no other thread comes. Who makes the place has had it.
         self.left = count(readers - 1, -1)
-        # Guarded by the lock of DecodedBatches, but ``batch`` is read without.
+        # Guarded by the lock of DecodedBatches, but for reading ``batch``.
         self.batch: RecordBatch | None = None
         self.cost = 0
         self.made_in = 0
+        # The batch as long as anybody reads it, kept or not: whoever has waited until it was decoded. Guarded by
+        # ``decoding``, but for reading.
+        self.last: Callable[[], RecordBatch | None] = _nothing
+
+    @property
+    def at_hand(self) -> RecordBatch | None:
+        return self.batch or self.last()
+
+
+def _nothing() -> None:
+    return None
 
 
 class DecodedBatches:
@@ -48,16 +62,16 @@ class DecodedBatches:
         self._lock = new_lock(LockName.DECODED)  # guards all below; the I/O thread only tries to take it
         self._places: dict[Hashable, _Place] = {}  # the oldest first; read without the lock, for which all would wait
         self._kept: dict[Hashable, _Place] = {}  # those that have a batch, the one that has it for longest first
-        self._used = 0
+        self._used = 0  # what these cost
         self._sweeps = 0
 
     def find(self, key: Hashable) -> RecordBatch | None:
         """The batch that ``key`` tells from all others, if it was decoded."""
         place = self._places.get(key)
-        batch = None if place is None else place.batch
+        batch = None if place is None else place.at_hand
         if place is None or batch is None:
             return None
-        self._had(key, place)
+        self._count(key, place)
         return batch
 
     def batch(self, key: Hashable, readers: int, decode: Callable[[], RecordBatch]) -> RecordBatch:
@@ -66,23 +80,16 @@ class DecodedBatches:
         While another one decodes it, it waits for that.
         """
         new = _Place(readers)
-        with self._lock:
-            new.made_in = self._sweeps
-            place = self._places.setdefault(key, new)
+        with new.decoding:  # before others can find it: who makes the place is who decodes first
+            with self._lock:
+                new.made_in = self._sweeps
+                place = self._places.setdefault(key, new)
+            if place is new:
+                return self._decoded(key, place, decode)
         with place.decoding:
-            batch = place.batch
-            if batch is None:
-                try:
-                    batch = decode()
-                except BaseException:  # the next one tries again
-                    with self._lock:
-                        self._drop(key, place)
-                    raise
-                if place is new or not self._had(key, place):
-                    self._keep(key, place, batch)
-                return batch
-        self._had(key, place)
-        return batch
+            batch = place.at_hand
+            self._count(key, place)
+            return self._decoded(key, place, decode) if batch is None else batch
 
     def sweep(self, *, all_of_it: bool = False) -> None:
         """Forget what was decoded before the sweep before this one; to be called now and then.
@@ -97,29 +104,39 @@ class DecodedBatches:
             for key, place in list(self._places.items()):
                 if place.made_in < since:
                     self._drop(key, place)
+            self._used = sum(
+                place.cost for place in self._kept.values()
+            )  # an interrupt may have come between two steps
         finally:
             self._lock.release()
 
-    def _had(self, key: Hashable, place: _Place) -> bool:
-        """Count one down; whether that was the last."""
-        if next(place.left) > 1:
-            return False
+    def _decoded(self, key: Hashable, place: _Place, decode: Callable[[], RecordBatch]) -> RecordBatch:
+        try:
+            batch = decode()
+        except BaseException:  # the next one tries again
+            with self._lock:
+                self._drop(key, place)
+            raise
+        place.last = ref(batch)
         with self._lock:
-            self._drop(key, place)
-        return True
+            if self._places.get(key) is place:  # else it was for the last, or was forgotten meanwhile
+                self._keep(key, place, batch)
+        return batch
+
+    def _count(self, key: Hashable, place: _Place) -> None:
+        """One more has had it."""
+        if next(place.left) <= 1:
+            with self._lock:
+                self._drop(key, place)
 
     def _keep(self, key: Hashable, place: _Place, batch: RecordBatch) -> None:
-        with self._lock:
-            if self._places.get(key) is not place:  # it was forgotten meanwhile
-                return
-            self._kept[key] = place
-            place.batch = batch
-            place.cost = _cost(batch)
-            self._used += place.cost
-            while self._kept and self._used > self._limit:
-                self._empty(next(iter(self._kept)))
-            while len(self._places) * _BATCH > self._limit:
-                self._drop(*next(iter(self._places.items())))
+        self._kept[key] = place
+        place.batch, place.cost, place.made_in = batch, _cost(batch), self._sweeps
+        self._used += place.cost
+        while self._kept and self._used + _PLACE * len(self._places) > self._limit:
+            self._empty(next(iter(self._kept)))
+        while _PLACE * len(self._places) > self._limit:
+            self._drop(*next(iter(self._places.items())))
 
     def _drop(self, key: Hashable, place: _Place) -> None:
         if self._places.get(key) is place:
@@ -129,14 +146,13 @@ class DecodedBatches:
     def _empty(self, key: Hashable) -> None:
         place = self._kept.pop(key, None)
         if place is not None:
-            place.batch = None
-            # An interrupt may come before its cost is taken off: that is forgotten at the latest where all is gone.
-            self._used = self._used - place.cost if self._kept else 0
+            self._used -= place.cost
+            place.batch, place.cost = None, 0
 
 
 def _cost(batch: RecordBatch) -> int:
     columns = batch.columns
-    cost = _BATCH + columns.size + _RECORD * len(columns)
+    cost = _BATCH + _TAKEN_IN * batch.taken_in + columns.size + _RECORD * len(columns)
     if columns.keys:
         cost += _KEY * len(columns)
     if columns.headers:

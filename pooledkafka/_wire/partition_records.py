@@ -115,17 +115,19 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         """Go on to the next batch that has something for this consumer."""
         while self._parts:
             data, at = self._parts[0], self._at
+            end = self._end_of_batch(data, at)
+            if end > len(data):  # a batch that was cut off; it is fetched again
+                self._go_on(len(data))
+                continue
             key = (self.topic_partition, data[at : at + HEADER_SIZE]) if self._readers > 1 else None
             batch = None if key is None else self._decoded.find(key)
-            known = batch is not None and batch.is_at(data, at)
-            if batch is None or not known:
-                end = self._end_of_batch(data, at)
-                if end > len(data):  # a batch that was cut off; it is fetched again
-                    self._go_on(len(data))
-                    continue
+            known = batch is not None
+            if batch is None:
                 if data[at + MemoryRecords.MAGIC_OFFSET] < 2:
                     return self._leave_to_kafka_python(data, at, end)
                 batch = RecordBatch(self.topic_partition, data, at)
+            else:
+                batch = batch.as_far_as_it_is(data, at)
             if self._is_of_aborted_transaction(batch) or batch.is_control_batch:
                 if not known:
                     self._pass_over(batch, data, at)
@@ -180,15 +182,11 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
         if key is not None:
             try:
-                found = self._decoded.batch(key, self._readers, decode_for_all)
+                return self._decoded.batch(key, self._readers, decode_for_all).as_far_as_it_is(data, at)
             except CorruptRecordError:
                 if self.check_crcs:
                     raise
-            else:
-                if found.is_at(data, at):
-                    return found
-                # What follows it has been written anew since, or was cut off here.
-        if self.check_crcs:
+        elif self.check_crcs:
             batch.check(data, at)
         batch.decode(data, at)
         return batch

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError
@@ -25,8 +26,20 @@ PREFIX_SIZE = DefaultRecordBase.AFTER_LEN_OFFSET
 
 _TOGETHER = 512
 """Batches up to the next multiple of so many offsets are read together: about what a poll returns."""
+_TOGETHER_BYTES = 131_072
+"""Or of fewer, where these would be more bytes than that."""
 
 _record = partial(tuple.__new__, ConsumerRecord)
+
+
+class _Portion(NamedTuple):
+    """A batch that was taken in by another one: where it lies in that."""
+
+    begin: int
+    end: int
+    header: bytes
+    records: int  # how many come before it
+    offset: int  # where those end
 
 
 class RecordBatch:
@@ -61,15 +74,14 @@ class RecordBatch:
         self._timestamp_type = int(bool(attributes & DefaultRecordBase.TIMESTAMP_TYPE_MASK))
         self._log_append_time = max_timestamp if self._timestamp_type else None
         self._alike = magic, self.leader_epoch, self._timestamp_type  # in all that are read together
-        self._taken_in: list[tuple[int, bytes]] = []  # where each of those begins, and its header
+        self._taken_in: list[_Portion] = []
         self.columns: Columns  # once it is decoded
         self._made: list[Any] | None = None
 
-    def is_at(self, data: bytes, at: int) -> bool:
-        """Whether all that it has taken in lies there too, where its own header does: by their checksums."""
-        return at + self.size <= len(data) and all(
-            data.startswith(header, at + begin) for begin, header in self._taken_in
-        )
+    @property
+    def taken_in(self) -> int:
+        """How many others it has taken in."""
+        return len(self._taken_in)
 
     def check(self, data: bytes, at: int) -> None:
         """Raise CorruptRecordError if what lies there are not the bytes that were written."""
@@ -90,36 +102,35 @@ class RecordBatch:
             self.columns.timestamps = [self._log_append_time] * len(self.columns)
 
     def take_in_following(self, data: bytes, at: int) -> None:
-        """Take in those that lie after it, as far as whoever reads it may read them with it.
+        """Take in those that lie after it, as far as whoever reads it may read them with it, and none is large.
 
-        Where that ends depends on the log alone: who has been answered in other portions finds the same there.
+        Whether one goes on with the next depends on these two alone: who has been answered in other portions finds the
+        same again after the first few.
         """
-        end = self.base_offset // _TOGETHER + 1
-        while self._may_go_on and self.next_offset // _TOGETHER < end:
-            following = self._following(data, at + self.size)
+        last = self
+        while self.columns.size < _TOGETHER_BYTES:
+            begin = self.size
+            following = last._following(data, at + begin)
             if following is None:
-                break
-            self._taken_in.append((self.size, data[at + self.size : at + self.size + HEADER_SIZE]))
+                return
+            header = data[at + begin : at + begin + HEADER_SIZE]
+            end = begin + following.size
+            self._taken_in.append(_Portion(begin, end, header, len(self.columns), self.next_offset))
             self.columns.extend(following.columns)
-            self.size += following.size
-            self.next_offset = following.next_offset
-
-    @property
-    def _may_go_on(self) -> bool:
-        """Whether the offset after the last record is where the next batch begins: records may be compacted away."""
-        offsets = self.columns.offsets
-        return self._is_plain and bool(offsets) and offsets[-1] + 1 == self.next_offset
-
-    @property
-    def _is_plain(self) -> bool:
-        """Whether it says the same to those who read only what is committed as to others."""
-        return not (self.is_transactional or self.is_control_batch)
+            self.size, self.next_offset = end, following.next_offset
+            last = following
 
     def _following(self, data: bytes, at: int) -> RecordBatch | None:
-        if at + HEADER_SIZE > len(data):
+        """The one that lies there, decoded, if it is to be read with this one."""
+        offsets = self.columns.offsets
+        # Where its last records were compacted away, the position after it is not the one after its last record.
+        if not self._is_plain or not offsets or offsets[-1] + 1 != self.next_offset or at + HEADER_SIZE > len(data):
             return None
         following = RecordBatch(self.partition, data, at)
-        if not HEADER_SIZE <= following.size <= len(data) - at:
+        if not HEADER_SIZE <= following.size <= len(data) - at or following.base_offset < self.next_offset:
+            return None
+        window = min(self._window, following._window)
+        if self.base_offset // window != following.base_offset // window:
             return None
         if not following._is_plain or following._alike != self._alike:
             return None
@@ -129,6 +140,31 @@ class RecordBatch:
         except Exception:  # whatever it is, it is met where that batch is the first
             return None
         return following
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether it says the same to those who read only what is committed as to others."""
+        return not (self.is_transactional or self.is_control_batch)
+
+    @property
+    def _window(self) -> int:
+        """How many offsets are read together where records are as large as these: a power of two."""
+        fitting: int = _TOGETHER_BYTES * self._count // self.size
+        return 1 << min(_TOGETHER, max(1, fitting)).bit_length() - 1
+
+    def as_far_as_it_is(self, data: bytes, at: int) -> RecordBatch:
+        """It, or as much of it as lies there too, where its own header does: told by the headers and their checksums.
+
+        What it has taken in may be cut off there, or have been written anew since.
+        """
+        for index, portion in enumerate(self._taken_in):
+            if at + portion.end > len(data) or not data.startswith(portion.header, at + portion.begin):
+                part = copy(self)
+                part.size, part.next_offset, part._taken_in = portion.begin, portion.offset, self._taken_in[:index]
+                part.columns = self.columns.first(portion.records)
+                part._made = self._made and self._made[: portion.records]
+                return part
+        return self
 
     def make(self) -> None:
         """Make all records at once, where all who read them may have the same.
