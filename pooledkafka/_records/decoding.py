@@ -33,8 +33,8 @@ class Columns:
     def __len__(self) -> int:
         return len(self.values)
 
-    def first(self, count: int) -> Columns:
-        """Those of the first ``count`` records."""
+    def first(self, count: int, size: int) -> Columns:
+        """Those of the first ``count`` records, which are of ``size`` bytes."""
         keys, headers = self.keys, self.headers
         return Columns(
             self.offsets[:count],
@@ -42,7 +42,7 @@ class Columns:
             None if keys is None else keys[:count],
             self.values[:count],
             None if headers is None else headers[:count],
-            self.size * count // len(self),  # about
+            size,
         )
 
     def extend(self, following: Columns) -> None:

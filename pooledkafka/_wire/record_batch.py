@@ -38,8 +38,9 @@ class _Portion(NamedTuple):
     begin: int
     end: int
     header: bytes
-    records: int  # how many come before it
-    offset: int  # where those end
+    records: int  # how many come before it,
+    content: int  # of how many bytes,
+    offset: int  # and where those end
 
 
 class RecordBatch:
@@ -115,7 +116,8 @@ class RecordBatch:
                 return
             header = data[at + begin : at + begin + HEADER_SIZE]
             end = begin + following.size
-            self._taken_in.append(_Portion(begin, end, header, len(self.columns), self.next_offset))
+            before = self.columns
+            self._taken_in.append(_Portion(begin, end, header, len(before), before.size, self.next_offset))
             self.columns.extend(following.columns)
             self.size, self.next_offset = end, following.next_offset
             last = following
@@ -161,7 +163,7 @@ class RecordBatch:
             if at + portion.end > len(data) or not data.startswith(portion.header, at + portion.begin):
                 part = copy(self)
                 part.size, part.next_offset, part._taken_in = portion.begin, portion.offset, self._taken_in[:index]
-                part.columns = self.columns.first(portion.records)
+                part.columns = self.columns.first(portion.records, portion.content)
                 part._made = self._made and self._made[: portion.records]
                 return part
         return self

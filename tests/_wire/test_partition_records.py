@@ -496,6 +496,14 @@ def test_what_was_cut_off_is_not_taken_before_it_comes() -> None:
     assert [record.offset for record in cut_off] == [*range(200)]
 
 
+def test_of_what_was_decoded_together_each_counts_what_lies_in_its_own_answer() -> None:
+    log = [batch(0, [(0, None, b"a", [])]).data, batch(1, [(0, None, b"b" * 50, [])] * 3).data]
+    stock = read(Fetcher.PartitionRecords, MemoryRecords(b"".join(log)), 0, [None], [])
+    make = pooled()
+    for portions in ([b"".join(log)], log):
+        assert read(make, shared(*portions, readers=3), 0, [None], []) == stock
+
+
 @pytest.mark.parametrize(("codec", "size"), [(0, 4_000), (DefaultRecordBase.CODEC_GZIP, 100_000)])
 def test_large_batches_are_not_decoded_together(decodings: list[int], codec: int, size: int) -> None:
     """All of a window would be more than there is room for, and a poll for one record would wait for all of them."""
