@@ -21,25 +21,18 @@ _PLACE = 450
 
 
 class _Place:
-    """Where a batch is kept, and how many are to come for it; without the batch too, where there was no room for it."""
+    """Where a batch is found, and how many are to come for it; also without it, where there was no room for it."""
 
-    __slots__ = ("batch", "cost", "decoding", "last", "left", "made_in")
+    __slots__ = ("batch", "decoding", "left", "made_in")
 
     def __init__(self, readers: int) -> None:
         self.decoding = new_lock(LockName.DECODING)  # held while it is decoded, so that others wait for it
         # To count down is one step, into which no other thread comes. Who makes the place has had it.
         self.left = count(readers - 1, -1)
-        # Guarded by the lock of DecodedBatches, but for reading ``batch``.
-        self.batch: RecordBatch | None = None
-        self.cost = 0
-        self.made_in = 0
-        # The batch as long as anybody reads it, kept or not: whoever has waited until it was decoded. Guarded by
+        self.made_in = 0  # guarded by the lock of DecodedBatches
+        # The batch as long as it is kept or anybody reads it, as those do who waited until it was decoded. Guarded by
         # ``decoding``, but for reading.
-        self.last: Callable[[], RecordBatch | None] = _nothing
-
-    @property
-    def at_hand(self) -> RecordBatch | None:
-        return self.batch or self.last()
+        self.batch: Callable[[], RecordBatch | None] = _nothing
 
 
 def _nothing() -> None:
@@ -61,17 +54,18 @@ class DecodedBatches:
         self._limit = limit
         self._lock = new_lock(LockName.DECODED)  # guards all below; the I/O thread only tries to take it
         self._places: dict[Hashable, _Place] = {}  # the oldest first; read without the lock, for which all would wait
-        self._kept: dict[Hashable, _Place] = {}  # those that have a batch, the one that has it for longest first
-        self._used = 0  # what these cost
+        self._kept: dict[Hashable, tuple[RecordBatch, int]] = {}  # and what each costs; the one kept longest first
+        self._used = 0  # what all these cost
         self._sweeps = 0
 
     def find(self, key: Hashable) -> RecordBatch | None:
         """The batch that ``key`` tells from all others, if it was decoded."""
         place = self._places.get(key)
-        batch = None if place is None else place.at_hand
-        if place is None or batch is None:
+        if place is None:
             return None
-        self._count(key, place)
+        batch = place.batch()
+        if batch is not None:
+            self._count(key, place)
         return batch
 
     def batch(self, key: Hashable, readers: int, decode: Callable[[], RecordBatch]) -> RecordBatch:
@@ -87,7 +81,7 @@ class DecodedBatches:
             if place is new:
                 return self._decoded(key, place, decode)
         with place.decoding:
-            batch = place.at_hand
+            batch = place.batch()
             self._count(key, place)
             return self._decoded(key, place, decode) if batch is None else batch
 
@@ -104,9 +98,8 @@ class DecodedBatches:
             for key, place in list(self._places.items()):
                 if place.made_in < since:
                     self._drop(key, place)
-            self._used = sum(
-                place.cost for place in self._kept.values()
-            )  # an interrupt may have come between two steps
+            # Anew, since an interrupt may have come between two steps.
+            self._used = sum(cost for _, cost in self._kept.values())
         finally:
             self._lock.release()
 
@@ -117,10 +110,11 @@ class DecodedBatches:
             with self._lock:
                 self._drop(key, place)
             raise
-        place.last = ref(batch)
+        place.batch = ref(batch)
         with self._lock:
             if self._places.get(key) is place:  # else it was for the last, or was forgotten meanwhile
-                self._keep(key, place, batch)
+                place.made_in = self._sweeps
+                self._keep(key, batch)
         return batch
 
     def _count(self, key: Hashable, place: _Place) -> None:
@@ -129,10 +123,10 @@ class DecodedBatches:
             with self._lock:
                 self._drop(key, place)
 
-    def _keep(self, key: Hashable, place: _Place, batch: RecordBatch) -> None:
-        self._kept[key] = place
-        place.batch, place.cost, place.made_in = batch, _cost(batch), self._sweeps
-        self._used += place.cost
+    def _keep(self, key: Hashable, batch: RecordBatch) -> None:
+        cost = _cost(batch)
+        self._kept[key] = batch, cost
+        self._used += cost
         while self._kept and self._used + _PLACE * len(self._places) > self._limit:
             self._empty(next(iter(self._kept)))
         while _PLACE * len(self._places) > self._limit:
@@ -144,10 +138,9 @@ class DecodedBatches:
             del self._places[key]
 
     def _empty(self, key: Hashable) -> None:
-        place = self._kept.pop(key, None)
-        if place is not None:
-            self._used -= place.cost
-            place.batch, place.cost = None, 0
+        if key in self._kept:
+            _, cost = self._kept.pop(key)
+            self._used -= cost
 
 
 def _cost(batch: RecordBatch) -> int:

@@ -124,6 +124,11 @@ def shared(*parts: bytes, readers: int = 2) -> Any:
     return MemoryRecords(SharedRecords(list(parts), readers))
 
 
+def places(kept: DecodedBatches) -> list[int]:
+    """The offsets of the batches for which others are to come."""
+    return [int.from_bytes(key[1][:8], "big") for key in kept._places]  # type: ignore[index]
+
+
 content = (
     st.none() | st.binary(max_size=12) | st.binary(min_size=60, max_size=70) | st.binary(min_size=8190, max_size=8200)
 )
@@ -375,7 +380,7 @@ def test_what_is_kept_is_bounded() -> None:
         data = batch(offset * 10, [(0, None, b"x" * 1000, [])] * 10).data
         pooled(kept)(offset * 10, PARTITION, shared(data)).take()
         assert kept._used <= 100_000
-        assert kept._used == sum(each.cost for each in kept._kept.values())
+        assert kept._used == sum(cost for _, cost in kept._kept.values())
         assert len(kept._places) < 100
     assert len(kept._kept) > 1
 
@@ -385,7 +390,7 @@ def test_what_nobody_comes_for_is_kept_over_one_sweep_and_not_over_two() -> None
     for offset in (7, 8):
         pooled(kept)(offset, PARTITION, shared(batch(offset, [(0, None, b"x", [])]).data)).take()
         kept.sweep()
-    assert [key[1][:8] for key in kept._places] == [(8).to_bytes(8, "big")]  # type: ignore[index]
+    assert places(kept) == [8]
     kept.sweep()
     assert (kept._used, kept._places) == (0, {})
     pooled(kept)(7, PARTITION, shared(batch(7, [(0, None, b"x", [])]).data)).take()
@@ -462,7 +467,7 @@ def test_what_there_was_no_room_for_is_kept_for_those_who_have_not_had_it(decodi
     assert decodings == [512, 1024, 1536, 512]
     reads(0)
     assert decodings == [512, 1024, 1536, 512], "it was kept for the third"
-    assert [int.from_bytes(key[1][:8], "big") for key in kept._places] == [1024, 1536]  # type: ignore[index]
+    assert places(kept) == [1024, 1536]
     for log in (1, 1, 2, 2):
         reads(log)
     assert decodings == [512, 1024, 1536, 512, 1024]
@@ -536,8 +541,7 @@ def test_what_sets_a_batch_apart_is_not_decoded_together(what: str) -> None:
     end = batch(between.following, [(0, None, b"c", [])])
     taken = pooled(kept)(0, PARTITION, shared(begin.data + between.data + end.data)).take()
     assert [record.value for record in taken] == [b"a", b"b", b"c"]
-    ends = [int.from_bytes(key[1][:8], "big") for key in kept._places]  # type: ignore[index]
-    assert ends == ([0, end.offset] if what == "compacted" else [0, 1, end.offset])
+    assert places(kept) == ([0, end.offset] if what == "compacted" else [0, 1, end.offset])
 
 
 def test_batches_out_of_order_are_not_decoded_together() -> None:
