@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from pooledkafka._locks import begin_anew
 from pooledkafka.errors import ForkedClientError
 
-__all__ = ["Inheritable", "abandon", "belongs_to_parent", "inherit", "known", "notice_fork"]
+__all__ = ["Inheritable", "abandon", "belongs_to_parent", "inherit", "known", "notice_fork", "unforked"]
 
 
 _Thing = TypeVar("_Thing")
@@ -30,6 +32,20 @@ _known: weakref.WeakSet[Any] = weakref.WeakSet()  # added to by any thread; walk
 _abandoned: list[object] = []
 _process = os.getpid()  # the one that all that is known belongs to; written by the thread that is let begin anew
 _beginnings: dict[int, threading.Lock] = {}  # by process: a lock of the parent's might be held by a thread of its
+
+# Held by whoever makes what a child must know of, and around each fork: the last lock in the order, no other is taken
+# under it. One that its holder may take again: a signal handler forks where it finds its thread. A child has its own.
+_making = threading.RLock()
+
+
+@contextmanager
+def unforked() -> Iterator[None]:
+    """Keep Python from forking the process until what is made here is noted; never waits for anything under it.
+
+    A socket that is just being connected would stay open in the child otherwise, long after the parent has closed it.
+    """
+    with _making:
+        yield
 
 
 def inherit(thing: Inheritable) -> None:
@@ -79,7 +95,8 @@ def _begin_anew_once() -> None:
 
 
 def _begin_anew() -> None:
-    global _process  # noqa: PLW0603
+    global _making, _process  # noqa: PLW0603
+    _making = threading.RLock()
     begin_anew()
     failures = []
     for thing in list(_known):
@@ -92,4 +109,12 @@ def _begin_anew() -> None:
         raise failures[0]
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+def _hold() -> None:
+    _making.acquire()
+
+
+def _let_go() -> None:
+    _making.release()
+
+
+os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_begin_anew)

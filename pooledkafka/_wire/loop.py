@@ -41,9 +41,10 @@ class Loop(NetworkSelector):  # type: ignore[misc]
     def __init__(self, **config: Any) -> None:
         self._made_by = os.getpid()
         self.ending = False  # set once, before the connections are closed: what fails then fails by that
-        # All that was ever waited for and is not gone: a socket that is just handed from one wait to the next, or is
-        # being closed, is in no selector, but is inherited. Changed on the I/O thread; walked in a forked process.
-        self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
+        # All that are not gone, from the moment they are made: one that is being connected, is handed from one wait to
+        # the next, or is being closed, is in no selector, but is inherited. Added to under ``unforked``; walked in a
+        # forked process.
+        self.sockets: weakref.WeakSet[Any] = weakref.WeakSet()
         if config.get("selector", selectors.DefaultSelector) is selectors.DefaultSelector:
             config["selector"] = LoopSelector
         super().__init__(**config)
@@ -116,10 +117,6 @@ class Loop(NetworkSelector):  # type: ignore[misc]
                 raise PoolDisconnectedError(_NOT_DONE) from error
             raise
 
-    def register_event(self, fileobj: Any, event: int, task: Any) -> None:
-        self._sockets.add(fileobj)
-        super().register_event(fileobj, event, task)
-
     def turn(self) -> Turn:
         """A place behind this loop, for one thread that is busy with records."""
         return Turn(self._selector)
@@ -137,6 +134,6 @@ class Loop(NetworkSelector):  # type: ignore[misc]
         Without the selector, which is the parent's too: taking a socket out of it would take it out there.
         """
         self._closed = True
-        for each in (*self._sockets, self._wakeup_r, self._wakeup_w):
+        for each in (*self.sockets, self._wakeup_r, self._wakeup_w):
             each.close()
         self._selector.close()

@@ -11,6 +11,7 @@ from kafka.errors import KafkaConnectionError, KafkaTimeoutError
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
+from pooledkafka._forking import unforked
 from pooledkafka.errors import ConfigurationError
 
 __all__ = ["build_transport", "check_tls", "connected_socket", "is_secure", "transport_over"]
@@ -55,9 +56,11 @@ async def transport_over(sock: Any, net: Any, node: Any, config: Mapping[str, An
         return KafkaTCPTransport(net, sock, host=node.host)
     transport = None
     try:
-        transport = KafkaSSLTransport(
-            net, sock, host=node.host, **{name: config[name] for name in KafkaSSLTransport.DEFAULT_CONFIG}
-        )
+        with unforked():  # it takes the connection from one socket to another
+            transport = KafkaSSLTransport(
+                net, sock, host=node.host, **{name: config[name] for name in KafkaSSLTransport.DEFAULT_CONFIG}
+            )
+            net.sockets.add(transport._sock)
         await _shake_hands(net, transport._sock, timeout_at)
     except BaseException as error:  # also where the event loop ends meanwhile
         if transport is None:
@@ -77,7 +80,9 @@ async def connected_socket(net: Any, node: Any, config: Mapping[str, Any], timeo
     make = factory.socket
 
     def remembered(*args: Any) -> Any:
-        made.append(make(*args))
+        with unforked():
+            made.append(make(*args))
+            net.sockets.add(made[-1])
         return made[-1]
 
     factory.socket = remembered

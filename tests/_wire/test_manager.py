@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from kafka.errors import KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError
 from kafka.future import Future
-from kafka.net.selector import NetworkSelector
 from kafka.protocol.admin import DeleteGroupsRequest
 from kafka.protocol.consumer import HeartbeatRequest, HeartbeatResponse
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 
 from pooledkafka._wire.lanes import Lane, LaneKey
+from pooledkafka._wire.loop import Loop
 from pooledkafka._wire.manager import SharedManager, as_lane_key
 from pooledkafka._wire.permits import Permits
 from pooledkafka._wire.reachability import Reachability
@@ -35,7 +35,7 @@ class Harness:
     """A manager whose event loop the test's own thread drives."""
 
     def __init__(self, *ports: int, permits: Permits | None = None) -> None:
-        self.net = NetworkSelector(client_id="test")
+        self.net = Loop(client_id="test")
         self.opened: list[LaneKey] = []
         self.throttled: list[tuple[LaneKey, int]] = []
         self.manager = SharedManager(

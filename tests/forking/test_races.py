@@ -56,8 +56,8 @@ def use_all(value):
 """
 
 
-def run_staged(script: str) -> None:
-    run(STAGE + textwrap.dedent(script))
+def run_staged(script: str, before: str = "") -> None:
+    run(STAGE + before + textwrap.dedent(script))
 
 
 @pytest.mark.parametrize("make", ["producer", "consumer", "admin"])
@@ -142,15 +142,71 @@ def test_while_a_connection_is_being_closed() -> None:
     """)
 
 
+# Lets a child look for the parent's connections once the parent has one.
+ONCE_CONNECTED = """
+pool.connect()
+producer = kafka.producer(connection_pool=pool)
+ready, tell = os.pipe()
+
+def connect():
+    producer.send(topic, b"parent").get(timeout=30)
+
+def use_all_once_connected():
+    os.close(tell)
+    os.read(ready, 1)
+    use_all(b"child")
+
+def connected():
+    assert connections_of(os.getpid())
+    os.write(tell, b".")
+"""
+
+
 def test_while_a_connection_is_being_opened() -> None:
-    run_staged("""
+    run_staged(
+        """
     from kafka.net.inet import KafkaNetSocket
     with Paused(KafkaNetSocket, "connect_ex") as paused:
-        paused.run(pool.connect)
-        ended(child(lambda: use_all(b"child")))
+        paused.run(connect)
+        pid = child(use_all_once_connected)
         paused.end()
-    kafka.producer(connection_pool=pool).send(topic, b"parent").get(timeout=30)
-    """)
+    connected()
+    ended(pid)
+    """,
+        before=ONCE_CONNECTED,
+    )
+
+
+def test_while_a_socket_is_being_made() -> None:
+    run_staged(
+        """
+    from kafka.net.inet import KafkaNetSocket
+    made, forked = threading.Event(), threading.Event()
+    make = KafkaNetSocket.socket
+
+    def slowly(*args):
+        socket = make(*args)
+        made.set()
+        forked.wait(1)  # in vain: the fork waits for this thread
+        return socket
+
+    KafkaNetSocket.socket = slowly
+    thread = threading.Thread(target=connect)
+    thread.start()
+    assert made.wait(30)
+
+    def work():
+        KafkaNetSocket.socket = make
+        use_all_once_connected()
+
+    pid = child(work)
+    forked.set()
+    thread.join(40)
+    connected()
+    ended(pid)
+    """,
+        before=ONCE_CONNECTED,
+    )
 
 
 def test_while_a_kafka_producer_is_being_made() -> None:

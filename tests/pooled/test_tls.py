@@ -55,6 +55,9 @@ def uses_every_lane(options: dict[str, Any]) -> None:
             reader.gets(writer.written("orders"))
             (lanes,) = pool.stats().connections.values()
             assert {"control", "produce", "leased"} <= set(lanes)
+            engine = pool._connection.engine  # type: ignore[union-attr]
+            used = {each.transport._sock for _, each in engine.manager.connections() if each.connected}
+            assert used.difference(engine.net.sockets) == set(), "a forked process would not close them"
 
 
 def refused(options: dict[str, Any], says: str, record_property: Any) -> ConnectFailedError:
