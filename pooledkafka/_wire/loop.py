@@ -12,11 +12,11 @@ from typing import Any
 
 from kafka.errors import Cancelled, KafkaConnectionError
 from kafka.future import Future
-from kafka.net.selector import NetworkSelector
 
 from pooledkafka._forking import belongs_to_parent
 from pooledkafka._locks import check_free
 from pooledkafka._wire.flag import Flag
+from pooledkafka._wire.steps import Steps
 from pooledkafka._wire.turns import LoopSelector, Turn
 from pooledkafka.errors import PoolClosedError
 
@@ -32,7 +32,7 @@ class PoolDisconnectedError(PoolClosedError, RuntimeError):
     """What kafka-python raises RuntimeError for."""
 
 
-class Loop(NetworkSelector):  # type: ignore[misc]
+class Loop(Steps):
     """kafka-python's event loop, which says in the pool's terms that it has ended.
 
     In a forked process, where no thread runs it, it refuses work instead of waiting.
@@ -82,12 +82,20 @@ class Loop(NetworkSelector):  # type: ignore[misc]
 
     def call_soon_threadsafe(self, callback: Any) -> Any:
         self.check_process()
-        with self._said_plainly():
-            return super().call_soon_threadsafe(callback)
+        if self._closed or self._exception:
+            with self._said_plainly():
+                return super().call_soon_threadsafe(callback)  # which refuses
+        task = self.call_soon(callback)
+        # The loop says that it waits before it looks whether anything is ready. So it finds this, or is woken.
+        if self._waits is None or self._waits.is_waiting:
+            self.wakeup()
+        return task
 
-    def call_at(self, when: float, task: Any) -> Any:
-        with self._said_plainly():
-            return super().call_at(when, task)
+    def call_at(self, when: float, work: Any) -> Any:
+        if self._closed:
+            with self._said_plainly():
+                return super().call_at(when, work)  # which refuses
+        return super().call_at(when, work)
 
     def call_soon_with_future(self, coro: Any, *args: Any) -> Future:
         future = Future()

@@ -25,6 +25,7 @@ from pooledkafka._wire.resending import Resending
 from pooledkafka._wire.tally import Tally
 from pooledkafka._wire.tls import build_transport
 from pooledkafka._wire.tokens import Tokens
+from pooledkafka._wire.transmitting import transmit_directly
 
 __all__ = ["SharedManager"]
 
@@ -162,6 +163,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         transport = await build_transport(self._net, node, self.config, timeout_at)
         receive_in_bulk(transport)
         hear_last_words(transport)
+        transmit_directly(transport)
         return transport
 
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:

@@ -36,7 +36,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection, SaslReauthenticator
 from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.manager import KafkaConnectionManager
-from kafka.net.selector import NetworkSelector
+from kafka.net.selector import NetworkSelector, Task
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.producer import producer_batch
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
@@ -1157,6 +1157,55 @@ def test_a_transport_receives_through_one_method() -> None:
         where="receiving.receive_in_bulk, which puts another _sock_recv in its place",
     )
     says(KafkaTCPTransport.abort, "if not self._closed:", where="receiving: a transport that was closed meanwhile")
+
+
+def test_a_transport_writes_and_reads_through_methods_that_are_looked_up() -> None:
+    where = "transmitting.transmit_directly, which puts others in their place"
+    says(KafkaConnection._send_request, "self.transport.write(self.parser.send_bytes())", where=where)
+    says(KafkaTCPTransport.resume_reading, "self._read_task = self._net.call_soon(self._read_from_sock)", where=where)
+    says(
+        KafkaTCPTransport._read_from_sock,
+        "while self._read and not self._closed: await self._net.wait_read(self._sock)",
+        "self.last_read = time.monotonic()",
+        "self._protocol.data_received(recvd_data) except Errors.KafkaProtocolError as e: return self.abort(error=e)",
+        where=where,
+    )
+    says(
+        KafkaTCPTransport.write,
+        "if not self._write or self._closed: raise",
+        "if not data: raise",
+        "self._write_buffer.append(data) if not self._writing: self._writing = True",
+        where=where,
+    )
+    says(KafkaTCPTransport._write_to_sock, "finally: self._writing = False", where=where)
+    says(
+        KafkaTCPTransport._close,
+        "for task in (self._read_task, self._write_task): if task is not None: self._net.cancel(task)",
+        where=where,
+    )
+    has(KafkaSSLTransport, "write", "_read_from_sock", where=where)
+    for method in ("write", "_read_from_sock", "resume_reading", "_write_to_sock", "_close"):
+        assert method not in vars(KafkaSSLTransport), where
+
+
+def test_tasks_are_run_by_what_steps_knows_of_them() -> None:
+    where = "steps.Steps"
+    assert set(vars(Task(lambda: None))) == {"_stack", "_res", "_exc", "scheduled_at", "state"}, where
+    says(Task.__call__, "if self.is_done: raise", "coro = coro() self._stack = (coro, self._stack[1])", where=where)
+    says(Task.is_done.fget, "return self._stack is None", where=where)
+    says(NetworkSelector.run_forever, "while not self._stop: self._poll_once() self.drain()", where=where)
+    says(NetworkSelector.call_at, "heapq.heappush(self._scheduled, (when, task))", where=where)
+    says(
+        NetworkSelector._poll_once,
+        "ready_events = self._selector.select(timeout)",
+        "self._process_events(ready_events) self._schedule_tasks()",
+        "event = self._current() except StopIteration: self._task_done(self._current)",
+        "if self._current.state is TaskState.CANCELLED:",
+        "getattr(self, event.method)(*event.args)",
+        where=where,
+    )
+    says(NetworkSelector._process_events, "self._add_ready_task(writer)", "self._add_ready_task(reader)", where=where)
+    says(NetworkSelector.cancel, "if task.state in (TaskState.DONE, TaskState.CANCELLED): return", where=where)
 
 
 def test_an_answer_is_received_into_a_frame_that_may_be_filled_from_outside() -> None:
