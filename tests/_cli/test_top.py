@@ -27,7 +27,7 @@ def shown(cluster: EmbeddedKafka) -> Iterator[Inspection]:
     """This process with a consumer that reads."""
     with (
         serve() as inspection,
-        Consumer("watched", bootstrap_servers=cluster.bootstrap_servers, client_id="shop", group_id="g") as consumer,
+        Consumer("watched", bootstrap_servers=cluster.bootstrap_servers, client_id="till", group_id="g") as consumer,
     ):
         consumer.poll(100)
         yield inspection
@@ -36,11 +36,11 @@ def shown(cluster: EmbeddedKafka) -> Iterator[Inspection]:
 def test_the_pools(command: Command, shown: Inspection) -> None:
     (process,) = command("top", "--once", "--json").json
     assert process["pid"] == os.getpid()
-    (pool,) = [each for each in process["pools"] if each["client_id"] == "shop"]
+    (pool,) = [each for each in process["pools"] if each["client_id"] == "till"]
     assert pool["stats"]["consumers"] == 1
     result = command("top")
     assert result.code == 0
-    (line,) = [line for line in result.out.splitlines() if "shop" in line and "connected" in line]
+    (line,) = [line for line in result.out.splitlines() if "till" in line and "connected" in line]
     assert line.split()[0] == str(os.getpid())
     assert "control" in result.out, "and the connections by broker and lane"
     for which in (("--pid", str(os.getpid())), ("--socket", shown.path)):
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_socket_is_left_alone(command: Command, tmp_path: Path
 def test_it_looks_again_and_again(shown: Inspection, start: Start) -> None:
     watching = start("top", "--json", "--interval", "0.1", stdout=subprocess.PIPE)
     assert watching.stdout is not None
-    assert all(b'"client_id": "shop"' in watching.stdout.readline() for _ in range(3))
+    assert all(b'"client_id": "till"' in watching.stdout.readline() for _ in range(3))
     watching.send_signal(signal.SIGINT)
     _, said = watching.communicate(timeout=20)
     assert (watching.returncode, said) == (130, b"")
