@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from pooledkafka._locks import begin_anew
@@ -110,11 +110,13 @@ def _begin_anew() -> None:
 
 
 def _hold() -> None:
+    notice_fork()  # of which Python was not told: a thread of the parent may have had this process's copy of the lock
     _making.acquire()
 
 
 def _let_go() -> None:
-    _making.release()
+    with suppress(RuntimeError):  # an interrupt has ended the wait for it
+        _making.release()
 
 
 os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_begin_anew)

@@ -351,9 +351,8 @@ class ConsumerManager(ManagerView):
 
     def _stir_soon(self) -> None:
         """Stir when kafka-python has dealt with an answer: a coroutine that awaits it goes on in the next round."""
-        net = self._engine.net
-        if not net._closed:
-            net.call_soon(lambda: net.call_soon(self.stir))
+        # Where the answer is there already, this runs on the thread that polls, and the loop may be waiting.
+        self._engine.soon(lambda: self._engine.net.call_soon(self.stir))
 
     async def _join(self, request: Any, node_id: int, timeout_ms: float) -> Any:
         """Join with the metadata of every topic at hand; kafka-python loses that race about once in twenty.

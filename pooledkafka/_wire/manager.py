@@ -162,8 +162,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
         transport = await build_transport(self._net, node, self.config, timeout_at)
         receive_in_bulk(transport)
-        hear_last_words(transport)
         transmit_directly(transport)
+        hear_last_words(transport)
         return transport
 
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Future:

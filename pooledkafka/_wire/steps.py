@@ -10,23 +10,26 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kafka.errors import Cancelled
 from kafka.future import Future
 from kafka.net import selector as kafka_python
-from kafka.net.selector import KernelEvent, NetworkSelector, Task, TaskState
+from kafka.net.selector import MAX_TIMEOUT, KernelEvent, NetworkSelector, Task, TaskState
 
 from pooledkafka._wire.turns import LoopSelector
 
 __all__ = ["Steps"]
 
-_GOES_ON = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_GOES_ON = inspect.CO_COROUTINE | inspect.CO_GENERATOR
 _SLOW = "Task %r ran for %.3fs (>%.3fs threshold). It is blocking the event loop"
 _OVER = (TaskState.DONE, TaskState.CANCELLED)
-_PASS_S = 0.001
-"""For so long what becomes ready by what was just run is run as well, before the sockets are looked at again."""
-_LONGEST_S = 3_600.0
-"""For so long the sockets are looked at; the system takes no number of milliseconds that is much larger."""
+_PASS_S = 0.006
+"""For so long what becomes ready by what was just run is run as well, before the sockets are looked at again.
+
+A bit longer than Python lets a thread run while others wait. To look lets them run, but only just: with shorter passes
+of a loop that always has something to do, who waits is woken by each look, comes too late, and waits anew.
+"""
 _MOST_CANCELLED = 100
-"""So many timers that were cancelled are kept among the others, and as many as there are others."""
+"""At most so many timers that were cancelled are kept, or as many as there are others, if that is more."""
 
 _READABLE = KernelEvent("_wait_readable")
 
@@ -36,7 +39,8 @@ class _Coroutine(Task):  # type: ignore[misc]
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._stack: Any = (function, None)
-        self._res = self._exc = self.scheduled_at = None
+        self._res = self.scheduled_at = None
+        self._exc: BaseException | None = None
         self.state = TaskState.CREATED
 
 
@@ -54,8 +58,10 @@ class _Call(_Coroutine):
         self._function = None
         try:
             returned = function()
-        except BaseException:
-            self._stack = None
+        except BaseException as error:
+            self._stack, self._exc = None, error
+            if isinstance(error, StopIteration):  # which would say that it has returned
+                raise RuntimeError("a function on the event loop raised StopIteration") from error
             raise
         if returned is None:
             self._stack = None
@@ -69,7 +75,7 @@ class _Call(_Coroutine):
             super().close()
         else:
             self._function = self._stack = None
-            self.state = TaskState.CANCELLED
+            self.state, self._exc = TaskState.CANCELLED, Cancelled()
 
 
 def _yielding(returned: Any) -> Iterator[Any]:
@@ -145,8 +151,8 @@ class Steps(NetworkSelector):  # type: ignore[misc]
 
     def _poll_once(self, timeout: float | None = None) -> None:
         if not self._poll_lock.acquire(blocking=False):
-            super()._poll_once(timeout)  # which says who has it
-            return
+            how = "Recursive" if self._poll_owner is threading.current_thread() else "Concurrent"
+            raise RuntimeError(f"{how} access to net.poll!")
         self._poll_owner = threading.current_thread()
         try:
             self._look(timeout)
@@ -164,8 +170,10 @@ class Steps(NetworkSelector):  # type: ignore[misc]
         if self._ready:
             timeout = 0
         elif self._scheduled:
-            due = min(max(0.0, self._next() - time.monotonic()), _LONGEST_S)
+            due = max(0.0, self._next() - time.monotonic())
             timeout = due if timeout is None else min(timeout, due)
+        if timeout is not None:
+            timeout = min(timeout, MAX_TIMEOUT)
         self._process_events(self._selector.select(timeout))
         self._schedule_tasks()
 
@@ -190,6 +198,7 @@ class Steps(NetworkSelector):  # type: ignore[misc]
             ended = time.monotonic()
             if threshold and ended - began > threshold:
                 kafka_python.log.warning(_SLOW, task, ended - began, threshold)
+                ended = time.monotonic()  # what the log's handlers take is not the next task's
             began = ended
         return began
 

@@ -56,10 +56,12 @@ async def transport_over(sock: Any, net: Any, node: Any, config: Mapping[str, An
         return KafkaTCPTransport(net, sock, host=node.host)
     transport = None
     try:
-        with unforked():  # it takes the connection from one socket to another
-            transport = KafkaSSLTransport(
-                net, sock, host=node.host, **{name: config[name] for name in KafkaSSLTransport.DEFAULT_CONFIG}
-            )
+        # This reads files, and may ask the user for a password; what follows moves the connection to another socket.
+        context = KafkaSSLTransport._build_ssl_context(
+            {name: config[name] for name in KafkaSSLTransport.DEFAULT_CONFIG}
+        )
+        with unforked():
+            transport = KafkaSSLTransport(net, sock, host=node.host, ssl_context=context)
             net.sockets.add(transport._sock)
         await _shake_hands(net, transport._sock, timeout_at)
     except BaseException as error:  # also where the event loop ends meanwhile

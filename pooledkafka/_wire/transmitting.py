@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import selectors
+import ssl
 import time
 from typing import Any
 
-from kafka.errors import KafkaProtocolError
+from kafka.errors import KafkaConnectionError, KafkaProtocolError
 
 __all__ = ["transmit_directly"]
+
+_NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def transmit_directly(transport: Any) -> None:
@@ -22,16 +25,25 @@ def transmit_directly(transport: Any) -> None:
 
 
 def _write_at_once(transport: Any) -> None:
-    write_later = transport.write
+    write_later, send = transport.write, transport._sock_send
+    failure: Exception | None = None
+
+    def sent_later() -> tuple[int, Any]:
+        return send() if failure is None else (0, KafkaConnectionError(failure))
 
     def write(data: bytes) -> None:
-        if not data or not transport._write or transport._closed or transport._writing:
+        nonlocal failure
+        # What waits may do so without a task that writes it, where that has failed.
+        if not data or not transport._write or transport._closed or transport._write_buffer or transport._writing:
             write_later(data)  # which refuses, or puts it behind what waits
             return
+        sent = 0
         try:
             sent = transport._sock.send(data)
-        except Exception:  # it takes nothing now, or will not ever: the task that writes finds out which
-            sent = 0
+        except _NOT_NOW:
+            pass
+        except Exception as error:  # told by the task that writes: who writes now does not expect the connection's end
+            failure = error
         else:
             transport.last_write = time.monotonic()
             if transport._protocol and transport._protocol._sensors:
@@ -39,7 +51,7 @@ def _write_at_once(transport: Any) -> None:
         if sent < len(data):
             write_later(memoryview(data)[sent:])
 
-    transport.write = write
+    transport.write, transport._sock_send = write, sent_later
 
 
 def _keep_reading(transport: Any) -> None:

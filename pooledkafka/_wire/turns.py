@@ -24,7 +24,7 @@ class LoopSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         # All set by the loop's thread, and read by any, but for the last.
-        self.is_waiting = False  # the loop has nothing to do, as far as it knows
+        self.is_waiting = False  # the loop has nothing to do, as far as it knows, or is just looking whether it has
         self.passes = 0
         self.behind: deque[Flag] = deque()  # of the threads that let it go first, added by them
 

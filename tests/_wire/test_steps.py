@@ -87,12 +87,19 @@ def test_an_error_is_logged_and_the_others_run(any_loop: Any, caplog: pytest.Log
     def fail_at_once() -> None:
         raise ValueError("of a call")
 
+    def end_too_soon() -> None:
+        next(iter(()))
+
     any_loop.call_soon(fail)
-    any_loop.call_soon(fail_at_once)
+    task = any_loop.call_soon(fail_at_once)
+    any_loop.call_soon(end_too_soon)
     any_loop.call_soon(lambda: told.append("ran"))
     with caplog.at_level(logging.ERROR, "kafka.net.selector"):
         any_loop.poll(timeout_ms=0)
-    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["of a coroutine", "of a call"]
+    errors = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert [type(error) for error in errors] == [ValueError, ValueError, RuntimeError]
+    assert [str(error) for error in errors[:2]] == ["of a coroutine", "of a call"]
+    assert task.exception is errors[1]
     assert told == ["ran"]
     assert not any_loop._pending_tasks
 
@@ -102,6 +109,27 @@ def test_what_takes_long_is_told(any_loop: Any, caplog: pytest.LogCaptureFixture
     any_loop.call_soon(lambda: time.sleep(0.01))
     any_loop.poll(timeout_ms=0)
     assert "It is blocking the event loop" in caplog.text
+
+
+def test_a_slow_handler_of_the_log_makes_no_other_task_slow(any_loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    def warn(*args: Any) -> None:
+        told.append(args)
+        time.sleep(0.01)
+
+    monkeypatch.setattr("kafka.net.selector.log.warning", warn)
+    any_loop.config["slow_task_threshold_secs"] = 0.005
+    any_loop.call_soon(lambda: time.sleep(0.01))
+    for _ in range(3):
+        any_loop.call_soon(lambda: None)
+    any_loop.poll(timeout_ms=0)
+    assert len(told) == 1
+
+
+def test_a_wait_for_ever_is_one_for_very_long(any_loop: Any) -> None:
+    any_loop.wakeup()
+    any_loop.poll(timeout_ms=1e15)
 
 
 def test_a_task_may_cancel_itself_and_others(any_loop: Any) -> None:
@@ -206,6 +234,8 @@ def test_those_that_make_each_other_ready_do_not_keep_the_sockets_from_being_loo
         came = loop.call_soon_with_future(read)
         there.send(b"word")
         until(lambda: came.is_done)
+        for _ in range(50):  # another thread has its turn, too
+            time.sleep(0)
         going[0] = False
     assert came.value == b"word"
 

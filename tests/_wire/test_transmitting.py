@@ -116,12 +116,50 @@ def test_one_that_is_closed_sends_first_what_waits(ends: Ends) -> None:
 
 def test_an_end_that_is_met_while_writing_is_told_later(ends: Ends) -> None:
     """Whoever writes has more to do with the connection than to see it closed under its hands."""
+    ends.transport.resume_reading()
     ends.theirs.close()
     ends.transport.write(b"one")
+    ends.transport.write(b"two")
     assert ends.protocol.lost == []
     ends.turn()
     (error,) = ends.protocol.lost
     assert "Broken pipe" in str(error)
+    assert not ends.net._pending_tasks
+
+
+def test_what_a_failure_was_is_what_the_system_said_first(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reset(socket.socket):
+        """A socket tells an error once."""
+
+        told = False
+
+        def send(self, *_: Any) -> int:
+            if self.told:
+                raise BrokenPipeError("later")
+            self.told = True
+            raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(ends.transport, "_sock", Reset(fileno=ends.ours.detach()))
+    ends.transport.write(b"one")
+    ends.turn()
+    (error,) = ends.protocol.lost
+    assert "reset by peer" in str(error)
+
+
+def test_what_is_left_by_a_task_that_failed_is_not_overtaken(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    ends.transport.write(b"a" * 100_000)
+    monkeypatch.setattr(ends.net, "wait_write", lambda sock, timeout_at=None: 1 / 0)
+    ends.turn()
+    assert not ends.transport._writing
+    assert ends.transport._write_buffer
+    monkeypatch.undo()
+    came = ends.theirs.recv(200_000)
+    ends.transport.write(b"b")
+    while len(came) < 100_001:
+        ends.turn()
+        came += ends.theirs.recv(200_000)
+    assert came == b"a" * 100_000 + b"b"
 
 
 def test_nothing_cannot_be_written(ends: Ends) -> None:

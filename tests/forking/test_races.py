@@ -209,6 +209,35 @@ def test_while_a_socket_is_being_made() -> None:
     )
 
 
+def test_while_a_socket_is_being_made_by_what_tells_nobody() -> None:
+    """The child of a fork that Python knows nothing of forks itself, before it uses anything of the pool's."""
+    run_staged("""
+    making, go_on = threading.Event(), threading.Event()
+
+    def make():
+        with _forking.unforked():
+            making.set()
+            assert go_on.wait(60)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    assert making.wait(30)
+    import ctypes
+    pid = ctypes.CDLL(None).fork()
+    if not pid:
+        try:
+            ended(child(lambda: None), within_s=20)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        os._exit(status)
+    ended(pid)
+    go_on.set()
+    thread.join(40)
+    """)
+
+
 def test_while_a_kafka_producer_is_being_made() -> None:
     run_staged("""
     from kafka.producer.sender import Sender
