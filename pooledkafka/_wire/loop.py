@@ -82,20 +82,12 @@ class Loop(Steps):
 
     def call_soon_threadsafe(self, callback: Any) -> Any:
         self.check_process()
-        if self._closed or self._exception:
-            with self._said_plainly():
-                return super().call_soon_threadsafe(callback)  # which refuses
-        task = self.call_soon(callback)
-        # The loop says that it waits before it looks whether anything is ready. So it finds this, or is woken.
-        if self._waits is None or self._waits.is_waiting:
-            self.wakeup()
-        return task
+        with self._said_plainly():
+            return super().call_soon_threadsafe(callback)
 
     def call_at(self, when: float, work: Any) -> Any:
-        if self._closed:
-            with self._said_plainly():
-                return super().call_at(when, work)  # which refuses
-        return super().call_at(when, work)
+        with self._said_plainly():
+            return super().call_at(when, work)
 
     def call_soon_with_future(self, coro: Any, *args: Any) -> Future:
         future = Future()

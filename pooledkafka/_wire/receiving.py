@@ -9,12 +9,13 @@ from kafka.errors import KafkaConnectionError
 from kafka.net.transport import KafkaSSLTransport
 from kafka.protocol.frame import KafkaBytes
 
-__all__ = ["receive_in_bulk"]
+__all__ = ["NOT_NOW", "count_received", "receive_in_bulk"]
 
 _FIRST = 4_096
 """Most answers fit in this many bytes."""
 _TLS_RECORD = 16_384
-_NOTHING_MORE = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""By which a socket says that it has, or takes, nothing more at the moment."""
 
 
 class _Frame(KafkaBytes):  # type: ignore[misc]
@@ -57,8 +58,8 @@ def receive_in_bulk(transport: Any) -> None:
                     with memoryview(frame) as whole:
                         came = transport._sock.recv_into(whole[frame.tell() : -1])
                     frame.seek(frame.tell() + came)
-                    _count(transport, came)
-            except _NOTHING_MORE:
+                    count_received(transport, came)
+            except NOT_NOW:
                 return b"", None
             except Exception as failure:
                 ended = KafkaConnectionError(failure)
@@ -69,7 +70,7 @@ def receive_in_bulk(transport: Any) -> None:
             elif came < asked and not is_secure:  # of TLS, the end of a record says nothing of what else there is
                 return data, None
             elif data:
-                _count(transport, came)
+                count_received(transport, came)
                 try:
                     transport._protocol.data_received(data)
                 except Exception as failure:  # the task that reads expects that of what it hands over itself
@@ -91,7 +92,7 @@ def _long_frame(transport: Any) -> Any:
     return frame
 
 
-def _count(transport: Any, came: int) -> None:
+def count_received(transport: Any, came: int) -> None:
     """What kafka-python does for all that it is handed over."""
     if transport._protocol._sensors:
         transport._protocol._sensors.bytes_received.record(came)

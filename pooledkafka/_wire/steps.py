@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kafka.errors import Cancelled
 from kafka.future import Future
 from kafka.net import selector as kafka_python
 from kafka.net.selector import MAX_TIMEOUT, KernelEvent, NetworkSelector, Task, TaskState
@@ -47,17 +46,14 @@ class _Coroutine(Task):  # type: ignore[misc]
 class _Call(_Coroutine):
     """A plain function that is to be called."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        super().__init__(function)
-        self._function: Callable[[], Any] | None = function
+    _begun = False
 
     def __call__(self, arg: Any = None) -> Any:
-        function = self._function
-        if function is None:
+        if self._begun or self._stack is None:
             return super().__call__()
-        self._function = None
+        self._begun = True
         try:
-            returned = function()
+            returned = self._stack[0]()
         except BaseException as error:
             self._stack, self._exc = None, error
             if isinstance(error, StopIteration):  # which would say that it has returned
@@ -69,13 +65,6 @@ class _Call(_Coroutine):
         # As kafka-python: it may have returned something to wait for, or a coroutine to run.
         self._stack = (_yielding(returned), None)
         return super().__call__()
-
-    def close(self) -> None:
-        if self._function is None:
-            super().close()
-        else:
-            self._function = self._stack = None
-            self.state, self._exc = TaskState.CANCELLED, Cancelled()
 
 
 def _yielding(returned: Any) -> Iterator[Any]:
@@ -112,6 +101,15 @@ class Steps(NetworkSelector):  # type: ignore[misc]
         self._pending_tasks.add(task)
         task.state = TaskState.READY
         self._ready.append(task)
+        return task
+
+    def call_soon_threadsafe(self, callback: Any) -> Any:
+        if self._closed or self._exception:
+            return super().call_soon_threadsafe(callback)  # which refuses
+        task = self.call_soon(callback)
+        # The loop says that it waits before it looks whether anything is ready. So it finds this, or is woken.
+        if self._waits is None or self._waits.is_waiting:
+            self.wakeup()
         return task
 
     def call_at(self, when: float, work: Any) -> Any:
@@ -166,7 +164,7 @@ class Steps(NetworkSelector):  # type: ignore[misc]
 
     def _look(self, timeout: float | None) -> None:
         if self._waits is not None:
-            self._waits.is_waiting = True  # before it looks whether anything is ready: see Loop.call_soon_threadsafe
+            self._waits.is_waiting = True  # before it looks whether anything is ready: see call_soon_threadsafe
         if self._ready:
             timeout = 0
         elif self._scheduled:

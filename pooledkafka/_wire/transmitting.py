@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import selectors
-import ssl
 import time
 from typing import Any
 
 from kafka.errors import KafkaConnectionError, KafkaProtocolError
 
-__all__ = ["transmit_directly"]
+from pooledkafka._wire.receiving import NOT_NOW, count_received
 
-_NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+__all__ = ["transmit_directly"]
 
 
 def transmit_directly(transport: Any) -> None:
@@ -40,7 +39,7 @@ def _write_at_once(transport: Any) -> None:
         sent = 0
         try:
             sent = transport._sock.send(data)
-        except _NOT_NOW:
+        except NOT_NOW:
             pass
         except Exception as error:  # told by the task that writes: who writes now does not expect the connection's end
             failure = error
@@ -68,8 +67,7 @@ def _keep_reading(transport: Any) -> None:
                     transport.abort(error=error)
                     return
                 transport.last_read = time.monotonic()
-                if transport._protocol and transport._protocol._sensors:
-                    transport._protocol._sensors.bytes_received.record(len(data))
+                count_received(transport, len(data))
                 try:
                     transport._protocol.data_received(data)
                 except KafkaProtocolError as failure:

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,21 +33,6 @@ def net() -> Iterator[Steps]:
     net = Steps()
     yield net
     net.close()
-
-
-def run(net: Any, work: Any) -> Any:
-    """What it comes to, on this thread."""
-    future = net.call_soon_with_future(work)
-    net.poll(timeout_ms=5_000, future=future)
-    if future.exception is not None:
-        raise future.exception
-    return future.value
-
-
-def passes(net: Any, work: Callable[[], Any]) -> int:
-    before = net._selector.passes
-    run(net, work)
-    return int(net._selector.passes - before)
 
 
 # -- as kafka-python does ----------------------------------------------------------------------------------------------
