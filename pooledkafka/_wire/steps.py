@@ -74,10 +74,10 @@ def _yielding(returned: Any) -> Iterator[Any]:
 def _as_task(work: Any) -> Task:
     if isinstance(work, Task):
         return work
-    code = getattr(work, "__code__", None)
-    if code is None:
+    if not callable(work):
         return Task(work)
-    return _Coroutine(work) if code.co_flags & _GOES_ON else _Call(work)
+    code = getattr(work, "__code__", None)  # a partial has none; kafka-python refuses those
+    return _Coroutine(work) if code is not None and code.co_flags & _GOES_ON else _Call(work)
 
 
 class Steps(NetworkSelector):  # type: ignore[misc]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -56,6 +57,19 @@ def test_a_call_may_return_what_is_to_be_waited_for(any_loop: Any) -> None:
         any_loop.poll(timeout_ms=0)
     assert told == ["coroutine", "coroutine", "done", "done"]
     assert not any_loop._pending_tasks
+
+
+def test_whatever_can_be_called_is_run(net: Steps) -> None:
+    told: list[int] = []
+
+    async def work(number: int) -> None:
+        told.append(number)
+
+    net.call_soon(partial(told.append, 1))
+    net.call_soon(told.clear)
+    net.call_soon(partial(work, 2))
+    net.poll(timeout_ms=0)
+    assert told == [2]
 
 
 def test_what_is_no_work_is_refused(any_loop: Any) -> None:
