@@ -45,6 +45,11 @@ def _spread(coordinator: Any) -> None:
     coordinator.heartbeat = BeatInTurn(**coordinator.config)
 
 
+def _wait_past_heartbeats(coordinator: Any) -> None:
+    """Let no pass of a poll end for a heartbeat, which the event loop sends: while one is late, no pass would wait."""
+    coordinator.time_to_next_heartbeat = lambda: math.inf
+
+
 def _ask_for_coordinator_where_unknown(coordinator: Any) -> None:
     """Let no pass of a poll go to the event loop only to hear that the coordinator is the one that it knows."""
     find = coordinator.ensure_coordinator_ready
@@ -86,6 +91,7 @@ class WiredConsumer:
         self.kafka._coordinator._offset_fetch_futures = OffsetFetches(self.kafka._coordinator)
         self._facade.bind(self.kafka._coordinator)
         _spread(self.kafka._coordinator)
+        _wait_past_heartbeats(self.kafka._coordinator)
         _ask_for_coordinator_where_unknown(self.kafka._coordinator)
         config = self.kafka._fetcher.config
         self._deserializing = Deserializing(config["key_deserializer"], config["value_deserializer"])

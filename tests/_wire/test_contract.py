@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import math
 import sys
 import threading
 import time
@@ -414,6 +415,15 @@ def test_a_coordinator_says_what_a_pass_would_do() -> None:
         "self.next_auto_commit_deadline = time.monotonic() + self.auto_commit_interval",
         where="idling.Idling.wait: a commit that was due is not due any more after the pass",
     )
+
+
+def test_only_a_pass_asks_the_coordinator_when_a_heartbeat_is_due() -> None:
+    where = "wired_consumer._wait_past_heartbeats"
+    says(KafkaConsumer._poll_once, "self._coordinator.time_to_next_poll() * 1000)", where=where)
+    says(BaseCoordinator._heartbeat_loop, "next_hb = self.heartbeat.time_to_next_heartbeat()", where=where)
+    coordinator = consumer_in_group()._coordinator
+    coordinator.time_to_next_heartbeat = lambda: math.inf
+    assert 0 < coordinator.time_to_next_poll() <= coordinator.auto_commit_interval, where
 
 
 def test_a_heartbeat_may_be_sent_earlier() -> None:

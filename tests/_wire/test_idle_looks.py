@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from kafka.coordinator.base import MemberState
 from kafka.errors import KafkaError
 from kafka.future import Future
 from kafka.protocol.consumer import OffsetCommitRequest, OffsetCommitResponse
@@ -227,6 +228,26 @@ def test_an_idle_poll_commits_when_that_is_due(engine: Engine, broker: ScriptedB
         assert isinstance(poll.ended().error, Interrupted)
     finally:
         member.close()
+
+
+def test_a_heartbeat_that_is_late_does_not_keep_a_pass_from_waiting(member: Reading) -> None:
+    coordinator = member.kafka._coordinator
+    coordinator.next_auto_commit_deadline = LATER
+    member.come_to_rest()
+    coordinator.state = MemberState.STABLE
+    coordinator.heartbeat.last_reset = -LATER
+    assert coordinator.heartbeat.should_heartbeat()
+    member.state().mark_pending_revocation()  # so that a pass is made; its fetch is on its way and is not answered
+    member.idling._retry_ms = 600_000
+    member.idling._stirred = stirred = NoticedEvent()
+    member.wired.stir()
+    poll = Call(lambda: member.poll(600_000))
+    try:
+        assert stirred.waited_for.wait(5)
+        assert member.passes == 1
+    finally:
+        member.wired.interrupt()
+        assert isinstance(poll.ended().error, Interrupted)
 
 
 def test_a_commit_that_is_due_is_something_to_do(member: Reading) -> None:
