@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -73,7 +74,8 @@ class ConsumerFacade:
     def bind(self, coordinator: ConsumerCoordinator) -> None:
         """Tell the facade whose joins it carries."""
         self._manager.coordinator = coordinator
-        self._engine.call(self._engine.add_consumer, self._manager)
+        # Not waited for: whatever of this consumer comes to the event loop comes after it.
+        self._engine.soon(partial(self._engine.add_consumer, self._manager))
 
     def idling_of(self, consumer: KafkaConsumer) -> Idling:
         """What the polls of the consumer that has this facade may wait on."""

@@ -50,11 +50,18 @@ def _wait_past_heartbeats(coordinator: Any) -> None:
     coordinator.time_to_next_heartbeat = lambda: math.inf
 
 
-def _ask_for_coordinator_where_unknown(coordinator: Any) -> None:
-    """Let no pass of a poll go to the event loop only to hear that the coordinator is the one that it knows."""
-    find = coordinator.ensure_coordinator_ready
+def _ask_only_what_is_unknown(coordinator: Any) -> None:
+    """Let no pass of a poll go to the event loop only to hear what it knows.
+
+    That the coordinator is the one that it knows, and that no partition lacks a position.
+    """
+    find, refresh = coordinator.ensure_coordinator_ready, coordinator.refresh_committed_offsets_if_needed
+    lacking = coordinator._subscription.missing_fetch_positions
     coordinator.ensure_coordinator_ready = lambda timeout_ms=None: (
         not coordinator.coordinator_unknown() or find(timeout_ms=timeout_ms)
+    )
+    coordinator.refresh_committed_offsets_if_needed = lambda timeout_ms=None: (
+        not lacking() or refresh(timeout_ms=timeout_ms)
     )
 
 
@@ -92,7 +99,7 @@ class WiredConsumer:
         self._facade.bind(self.kafka._coordinator)
         _spread(self.kafka._coordinator)
         _wait_past_heartbeats(self.kafka._coordinator)
-        _ask_for_coordinator_where_unknown(self.kafka._coordinator)
+        _ask_only_what_is_unknown(self.kafka._coordinator)
         config = self.kafka._fetcher.config
         self._deserializing = Deserializing(config["key_deserializer"], config["value_deserializer"])
         self.kafka._fetcher.PartitionRecords = partial(PartitionRecords, engine.decoded, self._deserializing)

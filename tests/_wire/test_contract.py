@@ -387,6 +387,21 @@ def test_a_partitions_state_says_why_it_cannot_be_fetched() -> None:
     )
 
 
+def test_a_coordinator_is_asked_for_positions_that_are_lacking_alone() -> None:
+    where = "wired_consumer._ask_only_what_is_unknown"
+    says(
+        KafkaConsumer._refresh_committed_offsets,
+        "if not self._coordinator.refresh_committed_offsets_if_needed(timeout_ms=timeout_ms): return False",
+        where=where,
+    )
+    says(
+        ConsumerCoordinator.refresh_committed_offsets_if_needed_async,
+        "missing_fetch_positions = set(self._subscription.missing_fetch_positions())",
+        where=where,
+    )
+    says(ConsumerCoordinator.fetch_committed_offsets_async, "if not partitions: return {}", where=where)
+
+
 def test_a_coordinator_says_what_a_pass_would_do() -> None:
     where = "idling.Idling._group_is_quiet"
     coordinator = consumer_in_group()._coordinator

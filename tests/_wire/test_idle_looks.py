@@ -31,6 +31,23 @@ def member(engine: Engine) -> Iterator[Reading]:
     member.close()
 
 
+def test_only_where_a_position_is_lacking_the_event_loop_is_asked_for_it(
+    member: Reading, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator, subscription = member.kafka._coordinator, member.kafka._subscription
+    asked: list[Any] = []
+    monkeypatch.setattr(engine.net, "run", lambda call, *args: asked.append(call.__name__))
+    subscription.assign_from_user([OTHERS])
+    coordinator.refresh_committed_offsets_if_needed(timeout_ms=0)
+    assert asked == ["refresh_committed_offsets_if_needed_async"]
+    subscription.request_offset_reset(OTHERS)  # the leader is asked for it, and not the group
+    assert coordinator.refresh_committed_offsets_if_needed(timeout_ms=0) is True
+    subscription.seek(OTHERS, 5)
+    assert coordinator.refresh_committed_offsets_if_needed(timeout_ms=0) is True
+    assert len(asked) == 1
+    monkeypatch.undo()
+
+
 # -- what is fetched ---------------------------------------------------------------------------------------------------
 
 
