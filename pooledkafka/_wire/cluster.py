@@ -92,7 +92,10 @@ class SharedCluster(ClusterMetadata):  # type: ignore[misc]
         with self._views_lock:
             if view not in self._views:
                 return False
-            self._views[view] = self._views[view] | topics if keep else topics
+            before = self._views[view]
+            self._views[view] = wanted = before | topics if keep else topics
+            if before <= wanted <= self._topics:
+                return False  # others want them all, and it gives up none: the union stays
             changed = self._recount()
         if changed:
             with self._lock:

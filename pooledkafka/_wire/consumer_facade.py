@@ -378,7 +378,12 @@ class ConsumerManager(ManagerView):
             raise TopicAuthorizationFailedError(self.cluster.unauthorized_topics)
         # A static member that comes back gets its old place, without a rebalance (KIP-345).
         coordinator = self.coordinator
-        if coordinator is not None and request.group_instance_id is None and coordinator._generation.generation_id < 0:
+        if (
+            coordinator is not None
+            and self._engine.joins.members[coordinator.group_id] > 1
+            and request.group_instance_id is None
+            and coordinator._generation.generation_id < 0
+        ):
             self._engine.net.call_later(_TELL_SIBLINGS_S, self._tell_siblings)
         response = await self._engine.send_join(self.leases, node_id, request, timeout_ms, self._leaves)
         if response.error_code == NoError.errno and response.leader == response.member_id:

@@ -24,6 +24,7 @@ class Joins:
         self._spare = spare
         self.members: Counter[str] = Counter()  # consumers of this pool by group
         self._active: Counter[str] = Counter()  # requests admitted and not done, by group
+        self._taken = 0  # places, by all groups that are active
         self._waiting: deque[tuple[str, Callable[[], None]]] = deque()
 
     @property
@@ -34,20 +35,24 @@ class Joins:
     def enter(self, group: str, admitted: Callable[[], None]) -> None:
         """Call ``admitted`` when ``group`` may join: at once if it does already or there is room for all of it."""
         if self._has_room(group) and (group in self._active or not self._waiting):
-            self._active[group] += 1
+            self._admit(group)
             admitted()
         else:
             self._waiting.append((group, admitted))
 
     def attach(self, group: str) -> None:
         """There is one more consumer of ``group`` in this pool."""
+        before = self._places(group)
         self.members[group] += 1
+        self._resize(group, before)
 
     def detach(self, group: str) -> None:
         """There is one less; what room that makes is for those who wait."""
+        before = self._places(group)
         self.members[group] -= 1
         if not self.members[group]:
             del self.members[group]
+        self._resize(group, before)
         self._admit_waiting()
 
     def leave(self, group: str) -> None:
@@ -55,6 +60,7 @@ class Joins:
         self._active[group] -= 1
         if not self._active[group]:
             del self._active[group]
+            self._taken -= self._places(group)
         self._admit_waiting()
 
     def _admit_waiting(self) -> None:
@@ -63,7 +69,7 @@ class Joins:
         for group, admitted in self._waiting:
             # Members of a group that was let in go with it, past others that have to wait.
             if self._has_room(group) and (group in self._active or not still_waiting):
-                self._active[group] += 1
+                self._admit(group)
                 let_in.append(admitted)
             else:
                 still_waiting.append((group, admitted))
@@ -71,8 +77,21 @@ class Joins:
         for admitted in let_in:
             admitted()
 
+    def _admit(self, group: str) -> None:
+        if group not in self._active:
+            self._taken += self._places(group)
+        self._active[group] += 1
+
+    def _resize(self, group: str, before: int) -> None:
+        if group in self._active:
+            self._taken += self._places(group) - before
+
     def _has_room(self, group: str) -> bool:
-        others = sum(max(1, self.members[other]) for other in self._active if other != group)
+        places = self._places(group)
+        others = self._taken - places if group in self._active else self._taken
         if self._capacity is None or not others:
             return True
-        return others + max(1, self.members[group]) <= self._capacity - self._spare
+        return others + places <= self._capacity - self._spare
+
+    def _places(self, group: str) -> int:
+        return max(1, self.members[group])

@@ -38,6 +38,18 @@ class JoinsMachine(RuleBasedStateMachine):
 
         self.joins.enter(group, admitted)
 
+    @rule(group=st.sampled_from(sorted(SIZES)))
+    def come_and_go(self, group: str) -> None:
+        """One more consumer of the group, which is gone again before it joins."""
+        self.joins.attach(group)
+        self.places_are_counted()
+        self.joins.detach(group)
+
+    @invariant()
+    def places_are_counted(self) -> None:
+        if hasattr(self, "joins"):
+            assert self.joins._taken == sum(max(1, self.joins.members[group]) for group in self.joins._active)
+
     @precondition(lambda self: any(self.complete()))
     @rule(data=st.data())
     def answer(self, data: st.DataObject) -> None:
