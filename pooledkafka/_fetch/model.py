@@ -92,6 +92,9 @@ class Limits:
     """How much is read ahead, and how long is waited; times in seconds."""
 
     parked_wait_ms: int = 500
+    calm_wait_ms: int = 2_000
+    calm_after: int = 4
+    """How long the parked one waits when nothing came or changed so often. Who comes meanwhile is caught up with."""
     catch_up_wait_ms: int = 50
     """For readers at the end that the parked fetch does not cover yet."""
     max_bytes: int = 52_428_800

@@ -68,7 +68,8 @@ class Multiplexer:
         self._asked = 0  # bytes that the request for lagging readers that is on its way may bring at most
         self._starved: dict[Stream, None] = {}  # would be read ahead if the pool's bound allowed
         self._standing = Standing()
-        self._quiet = False  # the parked request was last answered with nothing
+        self._quiet = 0  # how often in a row the parked request was answered with nothing
+        self._unchanged = 0  # how often in a row it asked for the same
         self._in_flight: dict[Line, WireFetch | None] = {Line.PARKED: None, Line.CATCH_UP: None}
         self._failures: dict[object, int] = {}  # in a row, by partition or line
         self._retry_at: dict[object, float] = {}  # likewise
@@ -124,7 +125,7 @@ class Multiplexer:
         self._came_back(wire.line)
         self._succeeded(wire.line)
         if wire.line is Line.PARKED:
-            self._quiet = not answers
+            self._quiet = 0 if answers else self._quiet + 1
             streams = [stream for partition in answers if (stream := self._standing.streams.get(partition)) is not None]
             for stream in streams:
                 self._standing.remove(stream)
@@ -263,7 +264,7 @@ class Multiplexer:
                 self._sort(stream)
             added, more = self._to_park()
             if self._standing.streams:
-                requests.append(self._parked(added, 0 if more else self._limits.parked_wait_ms))
+                requests.append(self._parked(added, waits=not more))
         if (self._behind or self._at_end) and self._free(Line.CATCH_UP):
             most = self._limits.catch_up_partitions
             behind = list(itertools.islice(filter(self._still_wanted, list(self._behind)), most))
@@ -285,7 +286,7 @@ class Multiplexer:
         What is at the end and not covered is on its way there nearly all the time: it would never be covered.
         """
         catching_up = self._in_flight[Line.CATCH_UP]
-        return self._quiet and catching_up is not None and catching_up.max_wait_ms > 0
+        return bool(self._quiet) and catching_up is not None and catching_up.max_wait_ms > 0
 
     def _still_wanted(self, stream: Stream) -> bool:
         """Whether a stream still is to be fetched, now that readers may have ceased to wait, and room to be."""
@@ -312,8 +313,15 @@ class Multiplexer:
             del self._at_end[stream]
         return list(added.values()), False
 
-    def _parked(self, added: list[Stream], max_wait_ms: int) -> WireFetch:
+    def _parked(self, added: list[Stream], *, waits: bool) -> WireFetch:
         changed, forgotten = self._standing.differences(added)
+        if changed or forgotten:
+            self._unchanged = 0
+        calm = min(self._quiet, self._unchanged) >= self._limits.calm_after
+        self._unchanged += 1
+        max_wait_ms = 0
+        if waits:
+            max_wait_ms = self._limits.calm_wait_ms if calm else self._limits.parked_wait_ms
         room = self._room(self._standing.largest)
         wire = WireFetch(Line.PARKED, self._standing.positions, max_wait_ms, room, changed, forgotten)
         self._in_flight[Line.PARKED] = wire

@@ -14,6 +14,7 @@ from kafka.errors import Cancelled, KafkaConnectionError, KafkaError, KafkaTimeo
 from kafka.future import Future
 from kafka.protocol.consumer import SyncGroupRequest
 
+from pooledkafka._fetch import Limits
 from pooledkafka._forking import abandon, inherit
 from pooledkafka._locks import LockName, new_lock
 from pooledkafka._logging import get_logger
@@ -21,7 +22,7 @@ from pooledkafka._wire.bypass import Bypass
 from pooledkafka._wire.commits import Commits
 from pooledkafka._wire.coordinators import Coordinators
 from pooledkafka._wire.decoded import DecodedBatches
-from pooledkafka._wire.fetching import SharedFetching
+from pooledkafka._wire.fetching import LONGEST_WAIT_MS, SharedFetching
 from pooledkafka._wire.joins import Joins
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.later import Later
@@ -116,7 +117,7 @@ class Engine:
         """What the log calls the pool; from any thread."""
         self.manager.cluster.add_listener(self._refreshed)
         self.client = SharedClient(self.net, self.manager)
-        self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes, tally)
+        self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes, tally, self._fetch_limits())
         self.coordinators = Coordinators(self.net, self.manager)
         self.decoded = DecodedBatches(fetch_buffer_bytes // 2)
         self._sweeping = Later(self.net, _SWEEP_S, self._sweep)
@@ -139,6 +140,11 @@ class Engine:
         self._last_failure: Refusal | None = None  # of a connection to a broker; the I/O thread's
         self.exiting = False  # set once, when the interpreter ends; read on the I/O thread
         inherit(self)
+
+    def _fetch_limits(self) -> Limits:
+        # Half the time in which it must be answered; and where requests are limited, others wait for its permit.
+        longest_ms = LONGEST_WAIT_MS if self.permits.limit else self.manager.config["request_timeout_ms"] // 2
+        return Limits(calm_wait_ms=int(max(LONGEST_WAIT_MS, min(Limits.calm_wait_ms, longest_ms))))
 
     # -- life cycle, from any thread but the I/O thread ----------------------------------------------------------------
 

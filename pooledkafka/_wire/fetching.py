@@ -25,7 +25,7 @@ from pooledkafka._wire.tally import Tally
 __all__ = ["LONGEST_WAIT_MS", "ConsumerFetch", "SharedFetching"]
 
 LONGEST_WAIT_MS = Limits.parked_wait_ms
-"""For how long a broker lets a fetch wait for records, at the most."""
+"""For how long a broker lets a fetch wait for records, at the most, where time or permits are short."""
 
 _FetchableTopic = FetchResponse.FetchableTopicResponse
 _PartitionData = _FetchableTopic.PartitionData
@@ -51,11 +51,14 @@ class ConsumerFetch:
 class SharedFetching:
     """All fetching of a pool; on the I/O thread only, but for the ends, which any thread may read."""
 
-    def __init__(self, net: Any, manager: SharedManager, buffer_bytes: int, tally: Tally) -> None:
+    def __init__(
+        self, net: Any, manager: SharedManager, buffer_bytes: int, tally: Tally, limits: Limits | None = None
+    ) -> None:
         self._net = net
         self._manager = manager
         self._routes: dict[tuple[int, int, str], Route] = {}
         self._idle_routes = Later(net, _ROUTE_IDLE_S, self._drop_idle)
+        self.limits = limits
         self.read_ahead = ReadAhead(buffer_bytes)
         self.tally = tally
         self.ends: dict[TopicPartition, int] = {}  # where partitions end, as the last answer said
@@ -119,7 +122,10 @@ class Route:
             Line.CATCH_UP: LaneKey(node_id, Lane.CATCH_UP),
         }
         self._multiplexer = Multiplexer(
-            read_committed=self._isolation_level == 1, read_ahead=fetching.read_ahead, join=_join
+            read_committed=self._isolation_level == 1,
+            read_ahead=fetching.read_ahead,
+            join=_join,
+            limits=fetching.limits,
         )
         self._session = FetchSession()
         self._version = _MAX_VERSION  # of the broker's last answer

@@ -48,6 +48,35 @@ def test_with_nothing_to_tell_it_waits_on(bench: PatientBench) -> None:
     assert bench.covered(Line.PARKED) == {A: 0, B: 0}, "it counts as asking all the while"
 
 
+def test_while_nothing_happens_the_parked_request_waits_longer(bench: PatientBench) -> None:
+    def parked() -> int:
+        return bench.in_flight[Line.PARKED].max_wait_ms
+
+    bench.idle(1, a=0)
+    assert parked() == 500
+    bench.sit(60)
+    assert parked() == 2_000
+    bench.fetch(2, b=0)  # one more comes, and is covered when the parked one has come back
+    bench.answer(Line.CATCH_UP)
+    assert parked() == 2_000
+    assert bench.in_flight[Line.CATCH_UP].max_wait_ms == 50, "until then it is caught up with"
+    bench.answer(Line.PARKED, {})
+    bench.answer(Line.CATCH_UP, {})
+    assert bench.covered(Line.PARKED) == {A: 0, B: 0}
+    assert parked() == 500
+    bench.sit(60)
+    assert parked() == 2_000
+    bench.broker.logs[A].append(1)
+    bench.answer(Line.PARKED)
+    bench.fetch(1, a=1, b=0)
+    bench.step(0.0)
+    assert parked() == 500, "where something came, more may"
+    bench.sit(60)
+    bench.lose(Line.PARKED)
+    bench.step(1.0)
+    assert parked() == 500
+
+
 def test_one_that_is_not_patient_is_answered_at_its_deadline(bench: PatientBench) -> None:
     bench.idle(1, a=0)
     bench.machine.submit(LogicalFetch(2, {A: Position(0, partition_max_bytes=MAX_BYTES)}, bench.now + 0.5), bench.now)
