@@ -53,12 +53,19 @@ def _wait_past_heartbeats(coordinator: Any) -> None:
 def _ask_only_what_is_unknown(coordinator: Any) -> None:
     """Let no pass of a poll go to the event loop only to hear what it knows.
 
-    That the coordinator is the one that it knows, and that no partition lacks a position.
+    That the coordinator is the one that it knows, or will be looked for by the join that comes next, and that no
+    partition lacks a position.
     """
     find, refresh = coordinator.ensure_coordinator_ready, coordinator.refresh_committed_offsets_if_needed
-    lacking = coordinator._subscription.missing_fetch_positions
+    subscription = coordinator._subscription
+    lacking = subscription.missing_fetch_positions
+
+    def will_look() -> bool:
+        joins = coordinator._use_group_apis and subscription.partitions_auto_assigned()
+        return bool(joins and coordinator.need_rejoin())
+
     coordinator.ensure_coordinator_ready = lambda timeout_ms=None: (
-        not coordinator.coordinator_unknown() or find(timeout_ms=timeout_ms)
+        not coordinator.coordinator_unknown() or will_look() or find(timeout_ms=timeout_ms)
     )
     coordinator.refresh_committed_offsets_if_needed = lambda timeout_ms=None: (
         not lacking() or refresh(timeout_ms=timeout_ms)

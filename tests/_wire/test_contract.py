@@ -400,6 +400,12 @@ def test_a_coordinator_is_asked_for_positions_that_are_lacking_alone() -> None:
         where=where,
     )
     says(ConsumerCoordinator.fetch_committed_offsets_async, "if not partitions: return {}", where=where)
+    says(
+        BaseCoordinator.join_group_async,
+        "while self.need_rejoin(): if not await self.ensure_coordinator_ready_async(timeout_ms=timer.timeout_ms):",
+        where=where,
+    )
+    says(BaseCoordinator.ensure_active_group_async, "await self.join_group_async(", where=where)
 
 
 def test_a_coordinator_says_what_a_pass_would_do() -> None:

@@ -48,6 +48,22 @@ def test_only_where_a_position_is_lacking_the_event_loop_is_asked_for_it(
     monkeypatch.undo()
 
 
+def test_the_join_looks_for_the_coordinator_by_itself(
+    member: Reading, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator, subscription = member.kafka._coordinator, member.kafka._subscription
+    asked: list[Any] = []
+    monkeypatch.setattr(engine.net, "run", lambda call, *args: asked.append(call.__name__))
+    monkeypatch.setattr(coordinator, "coordinator_unknown", lambda: True)
+    coordinator.ensure_coordinator_ready(timeout_ms=0)
+    assert asked == ["ensure_coordinator_ready_async"], "it has chosen its partition itself, and joins no group"
+    subscription.unsubscribe()
+    subscription.subscribe(topics=["orders"])
+    assert coordinator.ensure_coordinator_ready(timeout_ms=0) is True
+    assert len(asked) == 1
+    monkeypatch.undo()
+
+
 # -- what is fetched ---------------------------------------------------------------------------------------------------
 
 
