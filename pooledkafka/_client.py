@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pooledkafka._connection import exiting
 from pooledkafka._forking import belongs_to_parent, notice_fork
 from pooledkafka._unclosed import Place, warn_unclosed
-from pooledkafka._wire import LONGEST_WAIT_MS
+from pooledkafka._wire import PARKED_WAIT_MS
 from pooledkafka.config import CONNECTION_OPTIONS, check_sizes, client_options
 from pooledkafka.errors import PoolClosedError
 from pooledkafka.pool import ConnectionPool
@@ -38,7 +38,7 @@ class PooledClient(ABC):
             check_sizes(options)
             connection = {name: value for name, value in options.items() if name in CONNECTION_OPTIONS}
             if "request_timeout_ms" in options:
-                connection["request_timeout_ms"] = max(options["request_timeout_ms"], LONGEST_WAIT_MS + 1)
+                connection["request_timeout_ms"] = max(options["request_timeout_ms"], PARKED_WAIT_MS + 1)
             options = {name: value for name, value in options.items() if name not in CONNECTION_OPTIONS}
             connection_pool = self._private_pool = ConnectionPool(**connection)
             connection_pool._made_at = None  # what is said of it is said of this client

@@ -20,7 +20,7 @@ from pooledkafka._logging import get_logger
 from pooledkafka._snapshot import snapshot
 from pooledkafka._unclosed import Place, made_here, warn_unclosed
 from pooledkafka._uwsgi import uwsgi_concerns
-from pooledkafka._wire import LONGEST_WAIT_MS, Engine, Tally
+from pooledkafka._wire import PARKED_WAIT_MS, Engine, Tally
 from pooledkafka.config import check_sizes, pool_options
 from pooledkafka.errors import ConfigurationError, PoolClosedError, PoolError, PoolTimeoutError
 from pooledkafka.events import ClientAttached, ClientDetached, PoolEvent
@@ -104,8 +104,9 @@ class ConnectionPool:
             groups join together, most wait a moment for one that is given back, and few are opened; one group is not
             kept waiting for its own. Set it below what the cluster allows. Default: 20.
         request_timeout_ms: milliseconds after which the pool gives up what it asks for all, metadata and fetches, and
-            what ``pool.client`` is asked, and connects anew. More than 500, for which a fetch may wait for records.
-            Everything else its clients ask has their own ``request_timeout_ms``. Default: 30000.
+            what ``pool.client`` is asked, and connects anew. More than 500, for which a fetch waits for records (up to
+            2,000 while nothing comes, but at most half of this). Everything else its clients ask has their own
+            ``request_timeout_ms``. Default: 30000.
         fetch_buffer_bytes: how many bytes may be read ahead for all consumers together; one answer for each broker may
             come on top, and half as much decoded where several groups read the same. Default: 67108864 (64 MiB).
         exit_timeout_ms: how many milliseconds the end of the interpreter may take to send what is buffered and to leave
@@ -146,10 +147,10 @@ class ConnectionPool:
             "fetch_buffer_bytes": fetch_buffer_bytes,
         }
         check_sizes({**self._limits, "request_timeout_ms": request_timeout_ms})
-        if request_timeout_ms <= LONGEST_WAIT_MS:
+        if request_timeout_ms <= PARKED_WAIT_MS:
             raise ConfigurationError(
-                f"request_timeout_ms={request_timeout_ms} of the pool cannot work: a fetch waits up to "
-                f"{LONGEST_WAIT_MS} ms for records before it is answered. Give it more than that."
+                f"request_timeout_ms={request_timeout_ms} of the pool cannot work: a fetch waits "
+                f"{PARKED_WAIT_MS} ms for records before it is answered. Give it more than that."
             )
         self.options = pool_options(
             {

@@ -117,7 +117,8 @@ class PoolStats:
     """Records whose futures have failed after they were buffered, by topic."""
     durations: Mapping[str, Durations] = field(default_factory=dict)
     """How long requests took by their name, such as ``Produce``; see ``ConnectionPool.measure_durations``. A Fetch at
-    the end of the log waits for records up to half a second, a JoinGroup for its group, a Produce for replicas."""
+    the end of the log waits for records half a second, or two while nothing comes, a JoinGroup for its group, a Produce
+    for replicas."""
     request_errors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Requests that were sent and got no answer, by their name and the error's; measured with ``durations``."""
 

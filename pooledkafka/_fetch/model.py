@@ -93,8 +93,9 @@ class Limits:
 
     parked_wait_ms: int = 500
     calm_wait_ms: int = 2_000
-    calm_after: int = 4
-    """How long the parked one waits when nothing came or changed so often. Who comes meanwhile is caught up with."""
+    calm_after: int = 8
+    """So long the parked request waits after so many answers in a row with nothing, to the same question. Who comes to
+    an end meanwhile is caught up with until it is back, at a cost: where many come, it is not to wait long."""
     catch_up_wait_ms: int = 50
     """For readers at the end that the parked fetch does not cover yet."""
     max_bytes: int = 52_428_800

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pooledkafka._wire.compat import check_kafka_python
 from pooledkafka._wire.consumer_facade import Interrupted
 from pooledkafka._wire.engine import Engine
-from pooledkafka._wire.fetching import LONGEST_WAIT_MS
+from pooledkafka._wire.fetching import PARKED_WAIT_MS
 from pooledkafka._wire.flag import Flag
 from pooledkafka._wire.futures import fail_in_child, keep
 from pooledkafka._wire.lanes import Lane
@@ -18,7 +18,7 @@ from pooledkafka._wire.wired_consumer import WiredConsumer
 from pooledkafka._wire.wired_producer import WiredProducer
 
 __all__ = [
-    "LONGEST_WAIT_MS",
+    "PARKED_WAIT_MS",
     "Engine",
     "Flag",
     "Interrupted",

@@ -22,7 +22,7 @@ from pooledkafka._wire.bypass import Bypass
 from pooledkafka._wire.commits import Commits
 from pooledkafka._wire.coordinators import Coordinators
 from pooledkafka._wire.decoded import DecodedBatches
-from pooledkafka._wire.fetching import LONGEST_WAIT_MS, SharedFetching
+from pooledkafka._wire.fetching import PARKED_WAIT_MS, SharedFetching
 from pooledkafka._wire.joins import Joins
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.later import Later
@@ -117,7 +117,7 @@ class Engine:
         """What the log calls the pool; from any thread."""
         self.manager.cluster.add_listener(self._refreshed)
         self.client = SharedClient(self.net, self.manager)
-        self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes, tally, self._fetch_limits())
+        self.fetching = SharedFetching(self.net, self.manager, fetch_buffer_bytes, tally, self._calm_wait_ms())
         self.coordinators = Coordinators(self.net, self.manager)
         self.decoded = DecodedBatches(fetch_buffer_bytes // 2)
         self._sweeping = Later(self.net, _SWEEP_S, self._sweep)
@@ -141,10 +141,11 @@ class Engine:
         self.exiting = False  # set once, when the interpreter ends; read on the I/O thread
         inherit(self)
 
-    def _fetch_limits(self) -> Limits:
-        # Half the time in which it must be answered; and where requests are limited, others wait for its permit.
-        longest_ms = LONGEST_WAIT_MS if self.permits.limit else self.manager.config["request_timeout_ms"] // 2
-        return Limits(calm_wait_ms=int(max(LONGEST_WAIT_MS, min(Limits.calm_wait_ms, longest_ms))))
+    def _calm_wait_ms(self) -> int:
+        if self.permits.limit:
+            return PARKED_WAIT_MS  # others wait for the permit that it has
+        half_ms = int(self.manager.config["request_timeout_ms"] / 2)  # of the time in which it must be answered
+        return max(PARKED_WAIT_MS, min(Limits.calm_wait_ms, half_ms))
 
     # -- life cycle, from any thread but the I/O thread ----------------------------------------------------------------
 

@@ -22,10 +22,10 @@ from pooledkafka._wire.manager import SharedManager
 from pooledkafka._wire.partition_records import SharedRecords
 from pooledkafka._wire.tally import Tally
 
-__all__ = ["LONGEST_WAIT_MS", "ConsumerFetch", "SharedFetching"]
+__all__ = ["PARKED_WAIT_MS", "ConsumerFetch", "SharedFetching"]
 
-LONGEST_WAIT_MS = Limits.parked_wait_ms
-"""For how long a broker lets a fetch wait for records, at the most, where time or permits are short."""
+PARKED_WAIT_MS = Limits.parked_wait_ms
+"""For how long a broker lets a fetch wait for records; longer where nothing comes."""
 
 _FetchableTopic = FetchResponse.FetchableTopicResponse
 _PartitionData = _FetchableTopic.PartitionData
@@ -52,13 +52,13 @@ class SharedFetching:
     """All fetching of a pool; on the I/O thread only, but for the ends, which any thread may read."""
 
     def __init__(
-        self, net: Any, manager: SharedManager, buffer_bytes: int, tally: Tally, limits: Limits | None = None
+        self, net: Any, manager: SharedManager, buffer_bytes: int, tally: Tally, calm_wait_ms: int = PARKED_WAIT_MS
     ) -> None:
         self._net = net
         self._manager = manager
         self._routes: dict[tuple[int, int, str], Route] = {}
         self._idle_routes = Later(net, _ROUTE_IDLE_S, self._drop_idle)
-        self.limits = limits
+        self.calm_wait_ms = calm_wait_ms
         self.read_ahead = ReadAhead(buffer_bytes)
         self.tally = tally
         self.ends: dict[TopicPartition, int] = {}  # where partitions end, as the last answer said
@@ -121,11 +121,13 @@ class Route:
             Line.PARKED: LaneKey(node_id, Lane.FETCH, number),
             Line.CATCH_UP: LaneKey(node_id, Lane.CATCH_UP),
         }
+        # Before Kafka 3.4 a follower answers a fetch that waits only when its time has come (KAFKA-14334).
+        calm_wait_ms = PARKED_WAIT_MS if self._rack else fetching.calm_wait_ms
         self._multiplexer = Multiplexer(
             read_committed=self._isolation_level == 1,
             read_ahead=fetching.read_ahead,
             join=_join,
-            limits=fetching.limits,
+            limits=Limits(calm_wait_ms=calm_wait_ms),
         )
         self._session = FetchSession()
         self._version = _MAX_VERSION  # of the broker's last answer

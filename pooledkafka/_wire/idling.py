@@ -168,9 +168,10 @@ class Idling:
                     self._make_room(unfetched)
                     fetcher.send_fetches()
         if not records:
-            # What is to do now may have to wait for a time, as a broker that cannot be reached, without being told.
-            wait_ms = self._retry_ms if timeout_ms is None else min(timeout_ms, self._retry_ms)
-            self._wait_for_stir(wait_ms / 1000)
+            # What is to do now may have to wait for a time, as a broker that cannot be reached, without being told; and
+            # a pass shows that the consumer is alive.
+            wait_s = min(self._retry_ms / 1000, self._look_again_s)
+            self._wait_for_stir(wait_s if timeout_ms is None else min(timeout_ms / 1000, wait_s))
             records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
         return records, False
 

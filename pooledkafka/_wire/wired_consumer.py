@@ -51,21 +51,22 @@ def _wait_past_heartbeats(coordinator: Any) -> None:
 
 
 def _ask_only_what_is_unknown(coordinator: Any) -> None:
-    """Let no pass of a poll go to the event loop only to hear what it knows.
+    """Let no pass of a poll go to the event loop only to hear what can be seen from here.
 
-    That the coordinator is the one that it knows, or will be looked for by the join that comes next, and that no
+    That the coordinator is the one that is known, or will be looked for by the join that comes next, and that no
     partition lacks a position.
     """
     find, refresh = coordinator.ensure_coordinator_ready, coordinator.refresh_committed_offsets_if_needed
     subscription = coordinator._subscription
     lacking = subscription.missing_fetch_positions
 
-    def will_look() -> bool:
+    def join_will_look() -> bool:
         joins = coordinator._use_group_apis and subscription.partitions_auto_assigned()
-        return bool(joins and coordinator.need_rejoin())
+        # Before it joins by a pattern, kafka-python asks for the metadata of all topics: not where it cannot join yet.
+        return bool(joins and not subscription.subscribed_pattern and coordinator.need_rejoin())
 
     coordinator.ensure_coordinator_ready = lambda timeout_ms=None: (
-        not coordinator.coordinator_unknown() or will_look() or find(timeout_ms=timeout_ms)
+        not coordinator.coordinator_unknown() or join_will_look() or find(timeout_ms=timeout_ms)
     )
     coordinator.refresh_committed_offsets_if_needed = lambda timeout_ms=None: (
         not lacking() or refresh(timeout_ms=timeout_ms)

@@ -7,7 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kafka.errors import FencedInstanceIdError, KafkaTimeoutError, NodeNotReadyError, RebalanceInProgressError
+from kafka.errors import (
+    FencedInstanceIdError,
+    KafkaError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RebalanceInProgressError,
+)
 from kafka.future import Future
 from kafka.protocol.consumer import (
     HeartbeatRequest,
@@ -436,6 +442,28 @@ def test_a_group_with_more_members_than_can_join_is_refused() -> None:
         other.close(autocommit=False, timeout_ms=1_000)
     finally:
         engine.stop()
+
+
+@pytest.mark.parametrize(("group", "siblings"), [("billing", 1), ("another", 0)])
+def test_a_member_that_joins_tells_those_of_its_group(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, group: str, siblings: int
+) -> None:
+    member, other = new_consumer(engine, group_id="billing"), new_consumer(engine, group_id=group)
+    manager = member._facade._manager  # type: ignore[union-attr]
+    later: list[Any] = []
+
+    async def send_join(*_: Any) -> None:
+        raise KafkaError("it is sent")
+
+    monkeypatch.setattr(engine, "send_join", send_join)
+    monkeypatch.setattr(engine.net, "call_later", lambda _, call: later.append(call))
+    with pytest.raises(KafkaError, match="it is sent"):
+        engine.net.run(manager._join, JoinGroupRequest(group_instance_id=None), 1, 1_000)
+    assert later.count(manager._tell_siblings) == siblings
+    assert len(engine.siblings(manager)) == siblings
+    monkeypatch.undo()
+    for each in (member, other):
+        each.close(autocommit=False, timeout_ms=1_000)
 
 
 @pytest.mark.parametrize("how", ["a wakeup", "a sibling that joins"])

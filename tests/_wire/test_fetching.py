@@ -17,6 +17,8 @@ from pooledkafka._fetch import Position
 from pooledkafka._wire.fetching import ConsumerFetch, SharedFetching
 from pooledkafka._wire.lanes import Lane
 from pooledkafka._wire.tally import Tally
+from tests._wire.engines import new_engine
+from tests.scripted_broker import VERSION
 
 Data = FetchResponse.FetchableTopicResponse.PartitionData
 
@@ -88,18 +90,19 @@ class World:
         self.clock = Clock()
         monkeypatch.setattr(fetching_module, "time", self.clock)
         self.net, self.manager = Net(self.clock), Manager()
-        self.fetching = SharedFetching(self.net, cast("Any", self.manager), 10**8, Tally())
+        self.fetching = SharedFetching(self.net, cast("Any", self.manager), 10**8, Tally(), calm_wait_ms=1_500)
 
     def fetch(
         self,
         owner: int,
         isolation: int = 0,
+        rack: str = "",
         offset: int = 0,
         max_wait_ms: int = 500,
         answered: Callable[[], None] = lambda: None,
     ) -> Future:
         request = ConsumerFetch(
-            {TopicPartition("t", 0): Position(offset, partition_max_bytes=1000)}, isolation, "", max_wait_ms, 1, 10**6
+            {TopicPartition("t", 0): Position(offset, partition_max_bytes=1000)}, isolation, rack, max_wait_ms, 1, 10**6
         )
         future = self.fetching.send(owner, request, 1, answered)
         self.net.run()
@@ -161,6 +164,37 @@ def test_two_routes_never_get_the_same_connection_to_park_on(world: World) -> No
     parked = [route._keys for route in world.fetching._routes.values()]
     keys = [k for keys in parked for line, k in keys.items() if k.lane is Lane.FETCH]
     assert len(keys) == len(set(keys)), keys
+
+
+@pytest.mark.parametrize(("rack", "waits"), [("", {500, 1_500}), ("b", {500})])
+def test_only_a_leader_is_let_wait_longer(world: World, rack: str, waits: set[int]) -> None:
+    """Before Kafka 3.4 a follower answers a fetch that waits when its time has come, and no sooner (KAFKA-14334)."""
+    nothing = FetchResponse(version=11, throttle_time_ms=0, error_code=0, session_id=7, responses=[])
+    world.fetch(1, rack=rack)
+    world.answer_all()  # it is at the end
+    for _ in range(20):
+        for _, _, future in world.open():
+            future.success(nothing)
+        world.net.run(0.5)
+    assert {request.max_wait_ms for key, request, _ in world.manager.sent if key.lane is Lane.FETCH} == waits
+
+
+@pytest.mark.parametrize(
+    ("options", "waits_ms"),
+    [
+        ({}, 2_000),
+        ({"request_timeout_ms": 3_001.5}, 1_500),
+        ({"request_timeout_ms": 1_200}, 600),
+        ({"request_timeout_ms": 501}, 500),
+        ({"max_in_flight_requests": 64}, 500),
+    ],
+)
+def test_a_fetch_waits_no_longer_than_time_and_permits_allow(options: dict[str, Any], waits_ms: int) -> None:
+    engine = new_engine(bootstrap_servers="127.0.0.1:1", api_version=VERSION, **options)
+    try:
+        assert engine.fetching.calm_wait_ms == waits_ms
+    finally:
+        engine.net.close()
 
 
 def test_dropping_a_route_leaves_the_other_routes_catch_up_alone(world: World) -> None:

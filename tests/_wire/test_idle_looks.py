@@ -61,6 +61,10 @@ def test_the_join_looks_for_the_coordinator_by_itself(
     subscription.subscribe(topics=["orders"])
     assert coordinator.ensure_coordinator_ready(timeout_ms=0) is True
     assert len(asked) == 1
+    subscription.unsubscribe()
+    subscription.subscribe(pattern="ord.*")
+    coordinator.ensure_coordinator_ready(timeout_ms=0)
+    assert len(asked) == 2, "else each poll would ask for the metadata of all topics before it finds no coordinator"
     monkeypatch.undo()
 
 

@@ -397,6 +397,13 @@ def test_a_pass_without_records_is_made_again_after_the_backoff(
     assert stage.sent == 1
 
 
+def test_a_pass_waits_no_longer_than_until_it_has_to_say_that_the_consumer_is_alive(clock: Clock) -> None:
+    stage = StagedConsumer(clock, retry_backoff_ms=8_000, max_poll_interval_ms=3_000, heartbeat_interval_ms=3_000)
+    stage.assign(ORDERS)
+    stage.idling.fetch_records(timeout_ms=600_000)
+    assert stage.event.waited == [1.0]
+
+
 def test_a_pass_without_time_does_not_wait(stage: StagedConsumer) -> None:
     stage.assign(ORDERS)
     assert stage.idling.fetch_records(timeout_ms=0) == ({}, False)
