@@ -26,6 +26,11 @@ __all__ = ["Commits"]
 _PATIENCE_S = 0.05
 """How long a commit may keep others waiting. A healthy cluster takes much less, so it sees no more connections."""
 
+_LATE_S = 0.01
+_BUSY_PATIENCE_S = 1.0
+"""How long where the event loop is late: the answer may have been here all the time, and one more connection for each
+commit is the last thing that helps where there is too much to do. A session timeout is several times that."""
+
 _SendLeased = Callable[[set[LaneKey], int, Any, float, Callable[[], bool]], Future]
 
 
@@ -45,11 +50,11 @@ class _Line:
 
     def __init__(self) -> None:
         self.under_way: Future | None = None
-        self.since = 0.0
+        self.waited_long = False  # for the one that is under way
         self.waiting: deque[_Commit] = deque()
 
-    def is_slow(self, now: float) -> bool:
-        return self.under_way is not None and now - self.since >= _PATIENCE_S
+    def is_slow(self) -> bool:
+        return self.under_way is not None and self.waited_long
 
 
 class Commits:
@@ -103,7 +108,7 @@ class Commits:
 
     def are_slow(self, node_id: int) -> bool:
         """Whether what is sent to the broker's control lane now would stand behind a commit that takes long."""
-        return node_id in self._lines and self._lines[node_id].is_slow(time.monotonic())
+        return node_id in self._lines and self._lines[node_id].is_slow()
 
     def close(self) -> None:
         """Send no more: those that wait fail."""
@@ -120,7 +125,7 @@ class Commits:
             self._answered(commit, Future().failure(RequestTimedOutError("the commits before it took all its time")))
         elif line.under_way is None:
             self._over_control(line, commit)
-        elif line.is_slow(now):
+        elif line.is_slow():
             self._over_a_lease(commit)
         else:
             line.waiting.append(commit)
@@ -130,8 +135,8 @@ class Commits:
         sent = self._manager.send_on(
             LaneKey(commit.node_id, Lane.CONTROL), commit.request, (commit.give_up_at - now) * 1000
         )
-        line.under_way, line.since = sent, now
-        self._watch(commit.node_id, line, sent)
+        line.under_way, line.waited_long = sent, False
+        self._watch(commit.node_id, line, sent, now)
 
         def answered(_: Any) -> None:
             line.under_way = None
@@ -146,15 +151,21 @@ class Commits:
             if line.under_way is None:  # its time was over
                 self._soon(lambda: self._next(line))
 
-    def _watch(self, node_id: int, line: _Line, sent: Future) -> None:
+    def _watch(self, node_id: int, line: _Line, sent: Future, since: float) -> None:
+        due = time.monotonic() + _PATIENCE_S
+
         def look() -> None:
             if line.under_way is not sent:
                 return
+            now = time.monotonic()
             if not self._manager.is_connected(LaneKey(node_id, Lane.CONTROL)):
                 # It waits for no replica, but for the broker; more connections are the last thing that helps then.
-                line.since = time.monotonic()
-                self._watch(node_id, line, sent)
+                self._watch(node_id, line, sent, now)
                 return
+            if now - due > _LATE_S and now - since < _BUSY_PATIENCE_S:
+                self._watch(node_id, line, sent, since)
+                return
+            line.waited_long = True
             while line.waiting:
                 self._over_a_lease(line.waiting.popleft())
 

@@ -68,6 +68,11 @@ def test_others_commit_beside_one_that_waits_for_replicas(
     assert (slow.committed(ORDERS), quick.committed(ORDERS)) == (5, 8)
 
 
+def every_commit_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the moment in which it is sent, so that no heartbeat comes before it counts as slow."""
+    monkeypatch.setattr(commits._Line, "is_slow", lambda line: line.under_way is not None)
+
+
 def test_heartbeats_go_on_beside_a_commit_that_waits(
     cluster: EmbeddedKafka,
     consumer: Callable[..., Consumer],
@@ -79,7 +84,7 @@ def test_heartbeats_go_on_beside_a_commit_that_waits(
     slow = assigned(consumer, "slow")
     quick = reader("orders", group_id="quick", **LIVELY)
     quick.gets(written)
-    monkeypatch.setattr(commits, "_PATIENCE_S", 0.0)  # so that no heartbeat comes before the commit counts as slow
+    every_commit_is_slow(monkeypatch)
     with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
         waiting = slow.commit_async(at(5))
         hold.wait_for(1)
@@ -103,7 +108,7 @@ def test_heartbeats_share_one_connection_beside_a_slow_commit(
     slow = assigned(consumer, "slow")
     for group in groups:
         reader("orders", group_id=group, **LIVELY).is_assigned(1)
-    monkeypatch.setattr(commits, "_PATIENCE_S", 0.0)
+    every_commit_is_slow(monkeypatch)
     with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
         waiting = slow.commit_async(at(0))
         hold.wait_for(1)
@@ -124,7 +129,7 @@ def test_a_heartbeat_that_its_members_leaving_overtakes_is_no_news(
     how: str,
 ) -> None:
     slow, quick = assigned(consumer, "slow"), assigned(consumer, "quick")
-    monkeypatch.setattr(commits, "_PATIENCE_S", 0.0)
+    every_commit_is_slow(monkeypatch)
     with of_group(cluster, "OffsetCommit", "slow", Hold()) as hold:
         waiting = slow.commit_async(at(5))
         hold.wait_for(1)
