@@ -27,9 +27,12 @@ _PATIENCE_S = 0.05
 """How long a commit may keep others waiting. A healthy cluster takes much less, so it sees no more connections."""
 
 _LATE_S = 0.01
+"""By how much the event loop is late where there is too much to do."""
+
+_TIMES_LATE = 3
 _BUSY_PATIENCE_S = 1.0
-"""How long where the event loop is late: the answer may have been here all the time, and one more connection for each
-commit is the last thing that helps where there is too much to do. A session timeout is several times that."""
+"""A commit then has three times as long more, and a second at most: what it waits for is the event loop, and one more
+connection for each other commit is the last thing that helps."""
 
 _SendLeased = Callable[[set[LaneKey], int, Any, float, Callable[[], bool]], Future]
 
@@ -50,11 +53,9 @@ class _Line:
 
     def __init__(self) -> None:
         self.under_way: Future | None = None
-        self.waited_long = False  # for the one that is under way
+        self.is_slow = False  # the one that is under way: short requests go round it
+        self.lends = False  # so slow that other commits are sent over leased connections
         self.waiting: deque[_Commit] = deque()
-
-    def is_slow(self) -> bool:
-        return self.under_way is not None and self.waited_long
 
 
 class Commits:
@@ -108,7 +109,7 @@ class Commits:
 
     def are_slow(self, node_id: int) -> bool:
         """Whether what is sent to the broker's control lane now would stand behind a commit that takes long."""
-        return node_id in self._lines and self._lines[node_id].is_slow()
+        return node_id in self._lines and self._lines[node_id].is_slow
 
     def close(self) -> None:
         """Send no more: those that wait fail."""
@@ -118,38 +119,49 @@ class Commits:
 
     def _start(self, commit: _Commit) -> None:
         line = self._lines[commit.node_id]
-        now = time.monotonic()
-        if self._closed:
-            self._answered(commit, Future().failure(_disconnected()))
-        elif now >= commit.give_up_at:
-            self._answered(commit, Future().failure(RequestTimedOutError("the commits before it took all its time")))
-        elif line.under_way is None:
-            self._over_control(line, commit)
-        elif line.is_slow():
+        if self._is_too_late(commit):
+            return
+        if line.lends:
             self._over_a_lease(commit)
+        elif line.under_way is None and not line.waiting:
+            self._over_control(line, commit)
         else:
             line.waiting.append(commit)
+
+    def _is_too_late(self, commit: _Commit) -> bool:
+        """Whether it cannot be sent any more, and has failed by that."""
+        if self._closed:
+            error: Exception = _disconnected()
+        elif time.monotonic() >= commit.give_up_at:
+            error = RequestTimedOutError("the commits before it took all its time")
+        else:
+            return False
+        self._answered(commit, Future().failure(error))
+        return True
 
     def _over_control(self, line: _Line, commit: _Commit) -> None:
         now = time.monotonic()
         sent = self._manager.send_on(
             LaneKey(commit.node_id, Lane.CONTROL), commit.request, (commit.give_up_at - now) * 1000
         )
-        line.under_way, line.waited_long = sent, False
+        line.under_way = sent
         self._watch(commit.node_id, line, sent, now)
 
         def answered(_: Any) -> None:
             line.under_way = None
+            line.is_slow = line.lends = False
+            self._soon(lambda: self._next(line))  # before its owner's next, which goes behind those that wait
             self._answered(commit, sent)
-            self._soon(lambda: self._next(line))
 
         sent.add_both(answered)
 
     def _next(self, line: _Line) -> None:
         if line.waiting and line.under_way is None:
-            self._start(line.waiting.popleft())
-            if line.under_way is None:  # its time was over
+            commit = line.waiting.popleft()
+            if self._is_too_late(commit):
                 self._soon(lambda: self._next(line))
+            else:
+                self._over_control(line, commit)
 
     def _watch(self, node_id: int, line: _Line, sent: Future, since: float) -> None:
         due = time.monotonic() + _PATIENCE_S
@@ -162,12 +174,16 @@ class Commits:
                 # It waits for no replica, but for the broker; more connections are the last thing that helps then.
                 self._watch(node_id, line, sent, now)
                 return
-            if now - due > _LATE_S and now - since < _BUSY_PATIENCE_S:
+            line.is_slow = True
+            late_s = now - due
+            if late_s > _LATE_S and now - since < _PATIENCE_S + min(_TIMES_LATE * late_s, _BUSY_PATIENCE_S):
                 self._watch(node_id, line, sent, since)
                 return
-            line.waited_long = True
+            line.lends = True
             while line.waiting:
-                self._over_a_lease(line.waiting.popleft())
+                commit = line.waiting.popleft()
+                if not self._is_too_late(commit):
+                    self._over_a_lease(commit)
 
         timer = self._net.call_later(_PATIENCE_S, look)
         sent.add_both(lambda _: self._net.cancel(timer))

@@ -70,7 +70,7 @@ def test_others_commit_beside_one_that_waits_for_replicas(
 
 def every_commit_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the moment in which it is sent, so that no heartbeat comes before it counts as slow."""
-    monkeypatch.setattr(commits._Line, "is_slow", lambda line: line.under_way is not None)
+    monkeypatch.setattr(commits.Commits, "are_slow", lambda self, node_id: self._lines[node_id].under_way is not None)
 
 
 def test_heartbeats_go_on_beside_a_commit_that_waits(
