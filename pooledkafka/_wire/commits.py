@@ -17,6 +17,7 @@ from typing import Any
 from kafka.errors import KafkaConnectionError, RequestTimedOutError
 from kafka.future import Future
 
+from pooledkafka._wire.futures import attempt
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.manager import SharedManager
 from pooledkafka.errors import PoolClosedError
@@ -141,9 +142,8 @@ class Commits:
 
     def _over_control(self, line: _Line, commit: _Commit) -> None:
         now = time.monotonic()
-        sent = self._manager.send_on(
-            LaneKey(commit.node_id, Lane.CONTROL), commit.request, (commit.give_up_at - now) * 1000
-        )
+        key, timeout_ms = LaneKey(commit.node_id, Lane.CONTROL), (commit.give_up_at - now) * 1000
+        sent = attempt(lambda: self._manager.send_on(key, commit.request, timeout_ms))
         line.under_way = sent
         self._watch(commit.node_id, line, sent, now)
 

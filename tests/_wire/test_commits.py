@@ -47,6 +47,8 @@ class Broker:
         return self.connected
 
     def send_on(self, key: Any, request: Any, _: float) -> Future:
+        if isinstance(request, Exception):
+            raise request
         self.over[key.lane].append(request)
         self.under_way = Future()
         return self.under_way
@@ -85,7 +87,7 @@ def commits(broker: Broker) -> Commits:
     return commits
 
 
-def commit(commits: Commits, number: int, owner: object = None, timeout_ms: float = 30_000) -> Future:
+def commit(commits: Commits, number: Any, owner: object = None, timeout_ms: float = 30_000) -> Future:
     return commits.send(owner or object(), set(), 1, number, timeout_ms, lambda: False)
 
 
@@ -163,6 +165,15 @@ def test_one_whose_time_is_over_is_not_sent(broker: Broker, commits: Commits) ->
     broker.timer()
     assert isinstance(late.exception, RequestTimedOutError)
     assert broker.over == {Lane.CONTROL: [1], Lane.LEASED: [2]}
+
+
+def test_one_that_cannot_even_be_sent_holds_up_nobody(broker: Broker, commits: Commits) -> None:
+    refused = commit(commits, OSError("as kafka-python's transport while it closes"))
+    commit(commits, 4)
+    for _ in range(2):
+        broker.answer()
+    assert isinstance(refused.exception, OSError)
+    assert broker.over[Lane.CONTROL] == [1, 2, 4]
 
 
 def test_who_commits_all_the_time_lets_others_go_first(broker: Broker) -> None:
