@@ -68,8 +68,8 @@ class Multiplexer:
         self._asked = 0  # bytes that the request for lagging readers that is on its way may bring at most
         self._starved: dict[Stream, None] = {}  # would be read ahead if the pool's bound allowed
         self._standing = Standing()
-        self._quiet = 0  # how often in a row the parked request was answered with nothing
-        self._unchanged = 0  # how often in a row it asked for the same
+        self._quiet = False  # the parked request was last answered with nothing
+        self._calm = 0  # how often in a row, to the same question
         self._in_flight: dict[Line, WireFetch | None] = {Line.PARKED: None, Line.CATCH_UP: None}
         self._failures: dict[object, int] = {}  # in a row, by partition or line
         self._retry_at: dict[object, float] = {}  # likewise
@@ -125,7 +125,8 @@ class Multiplexer:
         self._came_back(wire.line)
         self._succeeded(wire.line)
         if wire.line is Line.PARKED:
-            self._quiet = 0 if answers else self._quiet + 1
+            self._quiet = not answers
+            self._calm = 0 if answers else self._calm + 1
             streams = [stream for partition in answers if (stream := self._standing.streams.get(partition)) is not None]
             for stream in streams:
                 self._standing.remove(stream)
@@ -286,7 +287,7 @@ class Multiplexer:
         What is at the end and not covered is on its way there nearly all the time: it would never be covered.
         """
         catching_up = self._in_flight[Line.CATCH_UP]
-        return bool(self._quiet) and catching_up is not None and catching_up.max_wait_ms > 0
+        return self._quiet and catching_up is not None and catching_up.max_wait_ms > 0
 
     def _still_wanted(self, stream: Stream) -> bool:
         """Whether a stream still is to be fetched, now that readers may have ceased to wait, and room to be."""
@@ -316,11 +317,10 @@ class Multiplexer:
     def _parked(self, added: list[Stream], *, waits: bool) -> WireFetch:
         changed, forgotten = self._standing.differences(added)
         if changed or forgotten:
-            self._unchanged = 0
-        calm = min(self._quiet, self._unchanged) >= self._limits.calm_after
-        self._unchanged += 1
+            self._calm = 0
         max_wait_ms = 0
         if waits:
+            calm = self._calm >= self._limits.calm_after
             max_wait_ms = self._limits.calm_wait_ms if calm else self._limits.parked_wait_ms
         room = self._room(self._standing.largest)
         wire = WireFetch(Line.PARKED, self._standing.positions, max_wait_ms, room, changed, forgotten)

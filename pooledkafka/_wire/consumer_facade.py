@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -75,7 +74,7 @@ class ConsumerFacade:
         """Tell the facade whose joins it carries."""
         self._manager.coordinator = coordinator
         # Not waited for: whatever of this consumer comes to the event loop comes after it.
-        self._engine.soon(partial(self._engine.add_consumer, self._manager))
+        self._engine.soon(lambda: self._engine.add_consumer(self._manager))
 
     def idling_of(self, consumer: KafkaConsumer) -> Idling:
         """What the polls of the consumer that has this facade may wait on."""

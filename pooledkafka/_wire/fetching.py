@@ -51,9 +51,7 @@ class ConsumerFetch:
 class SharedFetching:
     """All fetching of a pool; on the I/O thread only, but for the ends, which any thread may read."""
 
-    def __init__(
-        self, net: Any, manager: SharedManager, buffer_bytes: int, tally: Tally, calm_wait_ms: int = PARKED_WAIT_MS
-    ) -> None:
+    def __init__(self, net: Any, manager: SharedManager, buffer_bytes: int, tally: Tally, calm_wait_ms: int) -> None:
         self._net = net
         self._manager = manager
         self._routes: dict[tuple[int, int, str], Route] = {}

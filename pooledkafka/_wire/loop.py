@@ -6,8 +6,6 @@ import os
 import selectors
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from kafka.errors import Cancelled, KafkaConnectionError
@@ -32,6 +30,27 @@ class PoolDisconnectedError(PoolClosedError, RuntimeError):
     """What kafka-python raises RuntimeError for."""
 
 
+class _SaidPlainly:
+    """Says in the pool's terms what ends a call that its disconnect() did not wait for, or that comes after it.
+
+    It keeps nothing of a call, so that one is enough for all of a loop's, on any thread.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if (
+            isinstance(error, (RuntimeError, Cancelled, KafkaConnectionError))
+            and (self._loop.ending or self._loop._closed)
+            and not isinstance(error, PoolDisconnectedError)
+        ):
+            raise PoolDisconnectedError(_NOT_DONE) from error
+
+
 class Loop(Steps):
     """kafka-python's event loop, which says in the pool's terms that it has ended.
 
@@ -47,12 +66,13 @@ class Loop(Steps):
         self.sockets: weakref.WeakSet[Any] = weakref.WeakSet()
         if config.get("selector", selectors.DefaultSelector) is selectors.DefaultSelector:
             config["selector"] = LoopSelector
+        self._said_plainly = _SaidPlainly(self)
         super().__init__(**config)
 
     def run(self, coro: Any, *args: Any) -> Any:
         self.check_process()
         check_free("waiting for the I/O thread")
-        with self._said_plainly():
+        with self._said_plainly:
             return self._run(coro, *args)
 
     def _run(self, coro: Any, *args: Any) -> Any:
@@ -82,11 +102,11 @@ class Loop(Steps):
 
     def call_soon_threadsafe(self, callback: Any) -> Any:
         self.check_process()
-        with self._said_plainly():
+        with self._said_plainly:
             return super().call_soon_threadsafe(callback)
 
     def call_at(self, when: float, work: Any) -> Any:
-        with self._said_plainly():
+        with self._said_plainly:
             return super().call_at(when, work)
 
     def call_soon_with_future(self, coro: Any, *args: Any) -> Future:
@@ -94,7 +114,7 @@ class Loop(Steps):
 
         async def complete() -> None:
             try:
-                with self._said_plainly():
+                with self._said_plainly:
                     outcome = await self._invoke(coro, *args)
                 future.success(outcome)
             except GeneratorExit as error:
@@ -106,16 +126,6 @@ class Loop(Steps):
 
         self.call_soon_threadsafe(complete)
         return future
-
-    @contextmanager
-    def _said_plainly(self) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, Cancelled, KafkaConnectionError) as error:
-            # Of a call that the pool's disconnect() did not wait for, or that comes after it.
-            if (self.ending or self._closed) and not isinstance(error, PoolDisconnectedError):
-                raise PoolDisconnectedError(_NOT_DONE) from error
-            raise
 
     def turn(self) -> Turn:
         """A place behind this loop, for one thread that is busy with records."""

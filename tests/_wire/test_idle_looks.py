@@ -31,12 +31,17 @@ def member(engine: Engine) -> Iterator[Reading]:
     member.close()
 
 
-def test_only_where_a_position_is_lacking_the_event_loop_is_asked_for_it(
-    member: Reading, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def asked(member: Reading, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What calls of the member would wait for the event loop to do; none of it is done."""
+    asked: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.net, "run", lambda call, *args: asked.append(call.__name__))
+        yield asked
+
+
+def test_only_where_a_position_is_lacking_the_event_loop_is_asked_for_it(member: Reading, asked: list[str]) -> None:
     coordinator, subscription = member.kafka._coordinator, member.kafka._subscription
-    asked: list[Any] = []
-    monkeypatch.setattr(engine.net, "run", lambda call, *args: asked.append(call.__name__))
     subscription.assign_from_user([OTHERS])
     coordinator.refresh_committed_offsets_if_needed(timeout_ms=0)
     assert asked == ["refresh_committed_offsets_if_needed_async"]
@@ -45,15 +50,12 @@ def test_only_where_a_position_is_lacking_the_event_loop_is_asked_for_it(
     subscription.seek(OTHERS, 5)
     assert coordinator.refresh_committed_offsets_if_needed(timeout_ms=0) is True
     assert len(asked) == 1
-    monkeypatch.undo()
 
 
 def test_the_join_looks_for_the_coordinator_by_itself(
-    member: Reading, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    member: Reading, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coordinator, subscription = member.kafka._coordinator, member.kafka._subscription
-    asked: list[Any] = []
-    monkeypatch.setattr(engine.net, "run", lambda call, *args: asked.append(call.__name__))
     monkeypatch.setattr(coordinator, "coordinator_unknown", lambda: True)
     coordinator.ensure_coordinator_ready(timeout_ms=0)
     assert asked == ["ensure_coordinator_ready_async"], "it has chosen its partition itself, and joins no group"
@@ -65,7 +67,6 @@ def test_the_join_looks_for_the_coordinator_by_itself(
     subscription.subscribe(pattern="ord.*")
     coordinator.ensure_coordinator_ready(timeout_ms=0)
     assert len(asked) == 2, "else each poll would ask for the metadata of all topics before it finds no coordinator"
-    monkeypatch.undo()
 
 
 # -- what is fetched ---------------------------------------------------------------------------------------------------
