@@ -314,8 +314,9 @@ class ClusterView:
 
     @need_all_topic_metadata.setter
     def need_all_topic_metadata(self, wanted: bool) -> None:
-        self.wants_all_topics = wanted
-        self._shared.recount()
+        if wanted != self.wants_all_topics:  # kafka-python says it with each subscription
+            self.wants_all_topics = wanted
+            self._shared.recount()
 
     @property
     def unauthorized_topics(self) -> set[str]:

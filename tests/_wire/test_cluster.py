@@ -147,6 +147,17 @@ def test_all_topics_are_asked_for_while_any_client_subscribes_by_pattern(cluster
     assert asked_for(cluster) == {"orders"}
 
 
+def test_what_a_client_says_again_with_each_subscription_is_counted_once(
+    cluster: SharedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[None] = []
+    monkeypatch.setattr(cluster, "recount", lambda: counted.append(None))
+    view = cluster.attach_view()
+    for wanted in (False, False, True, True, False):
+        view.need_all_topic_metadata = wanted
+    assert len(counted) == 2
+
+
 def test_a_topic_that_is_known_needs_no_refresh_but_is_told(cluster: SharedCluster, manager: StandingManager) -> None:
     cluster.attach_view().set_topics(["orders"])
     refresh(cluster, "orders")
