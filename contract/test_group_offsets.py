@@ -6,11 +6,13 @@ import pytest
 from kafka.errors import (
     CoordinatorLoadInProgressError,
     IllegalGenerationError,
+    NotCoordinatorError,
     OffsetMetadataTooLargeError,
     RebalanceInProgressError,
     UnknownMemberIdError,
     UnknownTopicOrPartitionError,
 )
+from kafka.protocol.consumer import OffsetFetchRequest
 
 from contract.lab import Lab, until
 from contract.membership import Member
@@ -62,6 +64,25 @@ def test_all_offsets_of_a_group(lab: Lab, offsets: Offsets) -> None:
         for part in each.partitions
     }
     assert found == {offsets.key: 5, (topic, 1): 7}
+
+
+def test_several_groups_are_answered_together_and_each_for_itself(lab: Lab, offsets: Offsets) -> None:
+    """One of another coordinator has its own error, and one that nobody knows has committed nothing (KIP-709)."""
+    offsets.commit(5)
+    kind = OffsetFetchRequest.OffsetFetchRequestGroup
+    topics = [kind.OffsetFetchRequestTopics(name=offsets.key[0], partition_indexes=[0])]
+    names = {"elsewhere": "", "unknown": ""}
+    while not all(names.values()):
+        name, node_id = lab.group()
+        names["unknown" if node_id == offsets.node_id else "elsewhere"] = name
+    groups = [kind(group_id=name, topics=topics) for name in (names["elsewhere"], offsets.name, names["unknown"])]
+    response = offsets.wire.ask(OffsetFetchRequest(groups=groups, require_stable=False), 8)
+    answers = {group.group_id: group for group in response.groups}
+    assert len(answers) == 3
+    assert answers[names["elsewhere"]].error_code == NotCoordinatorError.errno
+    for name, expected in ((offsets.name, 5), (names["unknown"], -1)):
+        assert answers[name].error_code == 0
+        assert answers[name].topics[0].partitions[0].committed_offset == expected
 
 
 def test_only_members_of_this_generation_commit(lab: Lab, offsets: Offsets) -> None:
