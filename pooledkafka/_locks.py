@@ -44,6 +44,7 @@ class LockName(Enum):
     BATCH = 5, "BatchFuture._counting"
     DECODED = 5, "DecodedBatches._lock"
     TALLY = 6, "Tally._lock"
+    METRICS = 6, "LateMetrics._lock"
 
     def __init__(self, place: int, label: str) -> None:
         self.place = place

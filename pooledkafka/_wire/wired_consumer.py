@@ -25,6 +25,7 @@ from pooledkafka._wire.engine import Engine
 from pooledkafka._wire.heartbeats import BeatInTurn
 from pooledkafka._wire.idling import Idling
 from pooledkafka._wire.lanes import Lane
+from pooledkafka._wire.late_metrics import LateMetrics
 from pooledkafka._wire.listeners import Subscriber, off_the_io_thread
 from pooledkafka._wire.partition_records import PartitionRecords
 from pooledkafka._wire.turns import Turn
@@ -93,11 +94,13 @@ class WiredConsumer:
             self._facade = ConsumerFacade(engine, config["request_timeout_ms"])
             return self._facade
 
+        # The pool keeps the fetch sessions with the brokers; a consumer's own would be with nobody.
+        own = {"kafka_client": facade, "enable_incremental_fetch_sessions": False}
+        metrics_late = options.get("metrics_enabled", True) and not options.get("metric_reporters")
+        if metrics_late:
+            own["metrics_enabled"] = False
         try:
-            # The pool keeps the fetch sessions with the brokers; a consumer's own would be with nobody.
-            self.kafka = KafkaConsumer(
-                **{**options, "kafka_client": facade, "enable_incremental_fetch_sessions": False}
-            )
+            self.kafka = KafkaConsumer(**{**options, **own})
         except BaseException:
             self._detach()
             raise
@@ -108,6 +111,8 @@ class WiredConsumer:
         _spread(self.kafka._coordinator)
         _wait_past_heartbeats(self.kafka._coordinator)
         _ask_only_what_is_unknown(self.kafka._coordinator)
+        if metrics_late:
+            LateMetrics(self.kafka)
         config = self.kafka._fetcher.config
         self._deserializing = Deserializing(config["key_deserializer"], config["value_deserializer"])
         self.kafka._fetcher.PartitionRecords = partial(PartitionRecords, engine.decoded, self._deserializing)

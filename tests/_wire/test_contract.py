@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import io
 import math
+import re
 import sys
 import threading
 import time
@@ -539,6 +540,28 @@ def test_a_join_answer_has_the_members_subscriptions() -> None:
         "if join_response.leader == join_response.member_id",
         where="consumer_facade._join, which waits for the topics of all members where this one assigns",
     )
+
+
+def test_a_consumers_metrics_can_be_made_later() -> None:
+    stage = Stage()
+    consumer = KafkaConsumer(kafka_client=lambda **_: stage.client, group_id="g", metrics_enabled=False)
+    assert consumer._metrics is consumer._fetcher._sensors is None
+    assert consumer._coordinator._sensors is consumer._coordinator._consumer_sensors is None
+    where = "late_metrics.py"
+    says(KafkaConsumer.metrics, "if not self._metrics:", "self._metrics.metrics.copy()", where=where)
+    says(KafkaConsumer.close, "if self._metrics: self._metrics.close()", where=where)
+    for made, line in [
+        (Fetcher, "FetchManagerMetrics(self.config['metrics'], self.config['metric_group_prefix'])"),
+        (BaseCoordinator, "GroupCoordinatorMetrics(self.heartbeat, self.config['metrics'], "),
+        (ConsumerCoordinator, "self.config['metrics'], self.config['metric_group_prefix'], self._subscription)"),
+    ]:
+        says(made.__init__, line, where=where)
+    # Who records names the sensor each time, and nobody looks at one in another way.
+    uses = re.findall(r"sensors\.(\w+)\b(?!\s*=)", source(fetcher_module) + source(inspect.getmodule(BaseCoordinator)))
+    assert set(uses) == {
+        "bytes_fetched", "fetch_latency", "heartbeat_latency", "join_latency", "record_topic_fetch_metrics",
+        "records_fetch_lag", "records_fetched", "sync_latency",
+    }, where  # fmt: skip
 
 
 # -- the event loop ----------------------------------------------------------------------------------------------------
