@@ -15,6 +15,7 @@ from kafka.protocol.consumer import FetchRequest
 
 from pooledkafka._wire.cluster import SharedCluster
 from pooledkafka._wire.futures import attempt
+from pooledkafka._wire.introductions import Introductions
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.last_words import hear_last_words
 from pooledkafka._wire.logins import Login, prepare_login, session_is_over
@@ -85,6 +86,7 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self._tally = tally
         # What was on a lane that ended is to be on its next connection before anything else can be.
         self.resending = Resending(net, self._opened, lambda key: self.closed or self.is_closing(key), tally)
+        self._introductions = Introductions()
         self._reachability = Reachability(net, self, self.config["reconnect_backoff_max_ms"] / 1000)
         self._tokens = (
             Tokens(net, self.config["sasl_oauth_token_provider"])
@@ -143,6 +145,8 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
             # the batch that was to be sent again would be forgotten.
             raise type(error)(_name_of(node_id)) from error
         if connection is not known:
+            if isinstance(node_id, LaneKey) and node_id.lane is Lane.LEASED:  # of all others there are few
+                self._introductions.spare(node_id.node_id, connection)
             self._reachability.follow(node_id, connection)
             self.resending.watch(node_id, connection)
             if connection.sasl_enabled:
@@ -256,10 +260,12 @@ class SharedManager(KafkaConnectionManager):  # type: ignore[misc]
         self.resending.sent(sent, request, request_timeout_ms)
         if self._tally.timed:
             self._tally.measure(sent, request)
-        sent.add_callback(lambda response: self._look_for_throttling(key, response))
+        sent.add_callback(lambda response: self._answered(key, connection, response))
         return sent
 
-    def _look_for_throttling(self, key: Any, response: Any) -> None:
+    def _answered(self, key: Any, connection: Any, response: Any) -> None:
+        if isinstance(key, LaneKey):
+            self._introductions.heard(key.node_id, connection)
         throttle_time_ms = getattr(response, "throttle_time_ms", 0)
         if throttle_time_ms:
             self._on_throttled(as_lane_key(key), throttle_time_ms)

@@ -719,6 +719,15 @@ def test_a_connection_has_what_the_lanes_look_at(lane: Lane) -> None:
     assert lane.manager._conns == {1: connection}, "manager.connection: by the node's id"
 
 
+def test_a_connection_asks_for_versions_first_and_once() -> None:
+    where = "introductions.py"
+    says(KafkaConnection.initialize, "await self._get_api_versions(timeout_at)", where=where)
+    says(KafkaConnection._get_api_versions, "self.broker_version_data = bvd", where=where)
+    says(KafkaConnection._send_request, "self.broker_version_data.api_version(request)", where=where)
+    says(KafkaConnection.closed.fget, "return not self.connected and not self.initializing", where=where)
+    assert "api_versions" not in source(SaslReauthenticator), where
+
+
 def test_a_paused_connection_fails_sends_but_keeps_what_is_handed_to_it(lane: Lane) -> None:
     connection = lane.connect()
     connection.pause("throttle")
