@@ -1,20 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from kafka.errors import KafkaConnectionError
 from kafka.future import Future
-from kafka.protocol.consumer import HeartbeatRequest, HeartbeatResponse
-from kafka.protocol.metadata import ApiVersionsRequest
 
 from pooledkafka._wire import introductions
 from pooledkafka._wire.introductions import Introductions
-from pooledkafka._wire.lanes import Lane, LaneKey
-from tests._wire.test_manager import CONTROL, LEASED, OTHER, Harness, heartbeat
-from tests.scripted_broker import Hangup, ScriptedBroker
 
 
 class Other:
@@ -143,67 +136,3 @@ def test_not_where_that_has_another_reason(known: Introductions, how: str) -> No
         spared.close_future.failure(KafkaConnectionError("the broker ends"))
     assert not known._spared, "it is kept no longer than it lives"
     assert not Connection(known).begin().asked
-
-
-# -- in the manager ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def broker() -> Iterator[ScriptedBroker]:
-    with ScriptedBroker() as broker:
-        broker.on(HeartbeatRequest, lambda request: HeartbeatResponse(version=request.API_VERSION, error_code=0))
-        yield broker
-
-
-@pytest.fixture
-def harness(broker: ScriptedBroker) -> Iterator[Harness]:
-    harness = Harness(broker.port)
-    yield harness
-    harness.close()
-
-
-def asked(broker: ScriptedBroker) -> int:
-    return len(broker.requests(ApiVersionsRequest))
-
-
-def test_a_leased_connection_of_a_broker_that_answers_is_used_without_a_word(
-    harness: Harness, broker: ScriptedBroker
-) -> None:
-    harness.wait(harness.manager.send_on(CONTROL, heartbeat()))
-    before = asked(broker)
-    answers = [harness.manager.send_on(key, heartbeat()) for key in (LEASED, OTHER)]
-    assert [harness.wait(answer).error_code for answer in answers] == [0, 0]
-    assert asked(broker) == before
-    assert broker.connections == 3
-
-
-def test_other_lanes_ask(harness: Harness, broker: ScriptedBroker) -> None:
-    harness.wait(harness.manager.send_on(CONTROL, heartbeat()))
-    before = asked(broker)
-    harness.connect(LaneKey(1, Lane.PRODUCE))
-    assert asked(broker) == before + 1
-
-
-def test_what_one_was_told_serves_the_next(harness: Harness, broker: ScriptedBroker) -> None:
-    for number in range(3):
-        harness.wait(harness.manager.send_on(LaneKey(1, Lane.LEASED, number), heartbeat()))
-    assert asked(broker) == 1
-    assert broker.connections == 3
-
-
-def test_the_first_that_a_full_broker_cuts_off_is_the_only_one_that_did_not_ask(
-    harness: Harness, broker: ScriptedBroker
-) -> None:
-    harness.wait(harness.manager.send_on(CONTROL, heartbeat()))
-
-    def full(request: Any) -> Any:
-        raise Hangup
-
-    broker.on(HeartbeatRequest, full)
-    with pytest.raises(KafkaConnectionError):
-        harness.wait(harness.manager.send_on(LEASED, heartbeat()))
-    harness.manager.reset_backoff("1")
-    harness.manager._backoff.clear()
-    before = asked(broker)
-    harness.connect(OTHER)
-    assert asked(broker) == before + 1

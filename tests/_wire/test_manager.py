@@ -14,6 +14,7 @@ from kafka.protocol.admin import DeleteGroupsRequest
 from kafka.protocol.consumer import HeartbeatRequest, HeartbeatResponse
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 
+from pooledkafka._wire import introductions
 from pooledkafka._wire.lanes import Lane, LaneKey
 from pooledkafka._wire.loop import Loop
 from pooledkafka._wire.manager import SharedManager, as_lane_key
@@ -532,3 +533,63 @@ def test_closing_does_not_wait_for_a_broker_that_does_not_read(harness: Harness,
     may_answer.set()
     assert connection.closed
     assert all(future.failed() for future in futures)
+
+
+# -- which connections ask for versions --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, no time passes between two answers."""
+    monkeypatch.setattr(introductions, "time", SimpleNamespace(monotonic=lambda: 5.0))
+
+
+def asked(broker: ScriptedBroker) -> int:
+    return len(broker.requests(ApiVersionsRequest))
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_leased_connection_of_a_broker_that_answers_is_used_without_a_word(
+    harness: Harness, broker: ScriptedBroker
+) -> None:
+    harness.wait(harness.manager.send_on(CONTROL, heartbeat()))
+    before = asked(broker)
+    answers = [harness.manager.send_on(key, heartbeat()) for key in (LEASED, OTHER)]
+    assert [harness.wait(answer).error_code for answer in answers] == [0, 0]
+    assert asked(broker) == before
+    assert broker.connections == 3
+
+
+@pytest.mark.usefixtures("at_once")
+def test_other_lanes_ask(harness: Harness, broker: ScriptedBroker) -> None:
+    harness.wait(harness.manager.send_on(CONTROL, heartbeat()))
+    before = asked(broker)
+    harness.connect(LaneKey(1, Lane.PRODUCE))
+    assert asked(broker) == before + 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_one_was_told_serves_the_next(harness: Harness, broker: ScriptedBroker) -> None:
+    for number in range(3):
+        harness.wait(harness.manager.send_on(LaneKey(1, Lane.LEASED, number), heartbeat()))
+    assert asked(broker) == 1
+    assert broker.connections == 3
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_first_that_a_full_broker_cuts_off_is_the_only_one_that_did_not_ask(
+    harness: Harness, broker: ScriptedBroker
+) -> None:
+    harness.wait(harness.manager.send_on(CONTROL, heartbeat()))
+
+    def full(request: Any) -> Any:
+        raise Hangup
+
+    broker.on(HeartbeatRequest, full)
+    with pytest.raises(KafkaConnectionError):
+        harness.wait(harness.manager.send_on(LEASED, heartbeat()))
+    harness.manager.reset_backoff("1")
+    harness.manager._backoff.clear()
+    before = asked(broker)
+    harness.connect(OTHER)
+    assert asked(broker) == before + 1
