@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -59,4 +60,4 @@ class Introductions:
         informed, at = self._heard.get(node_id, (None, 0.0))
         now = time.monotonic()
         fresh = informed is not None and not informed.closed and now - at <= _FRESH_S
-        return informed if fresh and now - self._lost_at.get(node_id, -_DISTRUST_S) >= _DISTRUST_S else None
+        return informed if fresh and now - self._lost_at.get(node_id, -math.inf) >= _DISTRUST_S else None

@@ -557,10 +557,11 @@ def test_a_consumers_metrics_can_be_made_later() -> None:
     ]:
         says(made.__init__, line, where=where)
     # Who records names the sensor each time, and nobody looks at one in another way.
-    uses = re.findall(r"sensors\.(\w+)\b(?!\s*=)", source(fetcher_module) + source(inspect.getmodule(BaseCoordinator)))
+    recording = (fetcher_module, *map(inspect.getmodule, (BaseCoordinator, ConsumerCoordinator)))
+    uses = re.findall(r"sensors\.(\w+)\b(?!\s*=)", " ".join(map(source, recording)))
     assert set(uses) == {
-        "bytes_fetched", "fetch_latency", "heartbeat_latency", "join_latency", "record_topic_fetch_metrics",
-        "records_fetch_lag", "records_fetched", "sync_latency",
+        "bytes_fetched", "commit_latency", "fetch_latency", "heartbeat_latency", "join_latency",
+        "record_topic_fetch_metrics", "records_fetch_lag", "records_fetched", "sync_latency",
     }, where  # fmt: skip
 
 

@@ -21,19 +21,18 @@ class Other:
 class Connection:
     """A connection of kafka-python's that comes up when the test says so."""
 
-    def __init__(self, introductions: Introductions, node_id: int = 1, versions: str = "its own") -> None:
+    def __init__(self, introductions: Introductions, node_id: int = 1) -> None:
         self.closed = False
         self.close_future = Future()
         self.broker_version_data: str | None = None
         self.asked: list[float | None] = []
         self._answer = Future()
-        self._versions = versions
         introductions.spare(node_id, self)
 
     async def _get_api_versions(self, timeout_at: float | None = None) -> None:
         self.asked.append(timeout_at)
         await self._answer
-        self.broker_version_data = self._versions
+        self.broker_version_data = "its own"
 
     def begin(self) -> Connection:
         self._task = self._get_api_versions(9.0)
@@ -49,14 +48,6 @@ class Connection:
     def answered(self) -> None:
         self._answer.success(None)
         self.go_on()
-
-    def lost(self) -> None:
-        """Ended before it had an answer."""
-        error = KafkaConnectionError("lost")
-        self.closed = True
-        with pytest.raises(KafkaConnectionError):
-            self._task.throw(error)
-        self.close_future.failure(error)
 
 
 @pytest.fixture

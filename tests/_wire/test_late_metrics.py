@@ -70,6 +70,12 @@ def read(stage: Stage) -> dict[str, float]:
     return {repr((name.group, name.name, sorted(name.tags.items()))): metric.value(NOW_MS) for name, metric in found}
 
 
+def value_of(metric: str, values: dict[str, float]) -> float:
+    """That of the only one whose name has this in it."""
+    (value,) = (value for name, value in values.items() if metric in name)
+    return value
+
+
 def same(one: dict[str, float], other: dict[str, float]) -> None:
     assert one.keys() == other.keys()
     assert repr(sorted(one.items())) == repr(sorted(other.items()))  # nan is not equal to itself
@@ -103,7 +109,7 @@ def test_none_is_made_until_somebody_reads() -> None:
     assert stage.config["metrics_enabled"] is True, "to whoever looks, they are there"
     values = read(stage)
     assert stage._metrics._made is not None
-    assert next(value for name, value in values.items() if "join-time-max" in name) == 7.0
+    assert value_of("join-time-max", values) == 7.0
     assert isinstance(stage._coordinator._sensors, GroupCoordinatorMetrics), "kafka-python's own from now on"
     assert isinstance(stage._coordinator._consumer_sensors, ConsumerCoordinatorMetrics)
     assert isinstance(stage._fetcher._sensors, FetchManagerMetrics)
@@ -124,8 +130,8 @@ def test_who_holds_on_to_a_late_sensor_is_heard() -> None:
     sensor.record(3.0, NOW_MS)
     sensors.sync_latency.record(5.0, NOW_MS)
     values = read(stage)
-    assert next(value for name, value in values.items() if "join-time-max" in name) == 3.0
-    assert next(value for name, value in values.items() if "sync-time-max" in name) == 5.0
+    assert value_of("join-time-max", values) == 3.0
+    assert value_of("sync-time-max", values) == 5.0
 
 
 def test_what_is_recorded_while_they_are_made_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +148,7 @@ def test_what_is_recorded_while_they_are_made_is_counted(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(late_metrics, "GroupCoordinatorMetrics", meanwhile)
     sensor.record(2.0, NOW_MS)
-    assert next(value for name, value in read(stage).items() if "join-time-avg" in name) == 1.5
+    assert value_of("join-time-avg", read(stage)) == 1.5
 
 
 def test_a_signal_handler_may_read_them_while_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +169,7 @@ def test_a_signal_handler_may_read_them_while_they_are_made(monkeypatch: pytest.
     assert not thread.is_alive(), "it waits for itself"
     _, inner, outer = seen
     same(inner, outer)
-    assert next(value for name, value in outer.items() if "join-time-max" in name) == 7.0
+    assert value_of("join-time-max", outer) == 7.0
 
 
 def test_who_takes_records_waits_while_another_thread_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +230,7 @@ def test_they_are_made_when_too_much_is_kept() -> None:
     assert stage._metrics._made is None
     stage.record("heartbeat_latency", 9.0, NOW_MS)
     assert stage._metrics._made is not None
-    assert next(value for name, value in read(stage).items() if "heartbeat-response-time-max" in name) == 9.0
+    assert value_of("heartbeat-response-time-max", read(stage)) == 9.0
 
 
 def test_they_are_made_when_records_are_taken() -> None:

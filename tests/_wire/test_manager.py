@@ -588,7 +588,6 @@ def test_the_first_that_a_full_broker_cuts_off_is_the_only_one_that_did_not_ask(
     broker.on(HeartbeatRequest, full)
     with pytest.raises(KafkaConnectionError):
         harness.wait(harness.manager.send_on(LEASED, heartbeat()))
-    harness.manager.reset_backoff("1")
     harness.manager._backoff.clear()
     before = asked(broker)
     harness.connect(OTHER)
